@@ -1,0 +1,160 @@
+"""The command line: parse, call, print.
+
+A user's mistake ends with one line on standard error and exit code 2; an interruption ends with 130 and leaves
+what can be resumed.
+"""
+
+import errno
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from tokensieve.errors import UserError
+from tokensieve.recipe import load_recipe
+
+app = typer.Typer(
+    help="Selective Language Modeling (Rho-1): train on the tokens that matter.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to the recipe.", show_default=False),
+]
+
+
+def main() -> None:
+    """Entry point: run a command, turn user errors into one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        cure = (
+            "free space or choose another `out`"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "check its permissions"
+        )
+        _fail(f"{error.filename or 'output'}: {error.strerror}; {cure}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("quickstart"),
+    overrides: Overrides = None,
+) -> None:
+    """Run the whole pipeline on an embedded default, in a few minutes on a CPU."""
+    from tokensieve.quickstart import quickstart
+
+    _print_summary(quickstart(out, overrides or []), out)
+
+
+@app.command()
+def tokenize(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Text -> token stores of corpus, clean text and targets."""
+    _stage("tokenize")(load_recipe(recipe, overrides or []))
+
+
+@app.command()
+def reference(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Clean text -> reference model."""
+    _stage("reference")(load_recipe(recipe, overrides or []))
+
+
+@app.command()
+def score(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Token store and reference -> one loss for each token."""
+    _stage("score")(load_recipe(recipe, overrides or []))
+
+
+@app.command()
+def train(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Token store and scores -> one model for each arm."""
+    _stage("train")(load_recipe(recipe, overrides or []))
+
+
+@app.command()
+def run(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """All stages in order, skipping finished ones, then summary.json and report.html."""
+    loaded = load_recipe(recipe, overrides or [])
+    _print_summary(_stage("run")(loaded), loaded.folder)
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    hardware: Annotated[str, typer.Option(help="Name of the accelerator, for example h100.")] = "h100",
+    devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 32,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of the peak FLOP/s that training reaches.", show_default="0.29")
+    ] = None,
+) -> None:
+    """Print what a run will cost: tokens, FLOPs, storage, memory, hours. Runs nothing."""
+    from tokensieve.planning import format_plan
+    from tokensieve.planning import plan as make_plan
+
+    loaded = load_recipe(recipe, overrides or [])
+    console.print(format_plan(make_plan(loaded, hardware=hardware, devices=devices, utilisation=utilisation)))
+
+
+def _stage(name: str) -> Callable[..., Any]:
+    # Imported late: --help and recipe errors need neither torch nor transformers.
+    from tokensieve import pipeline
+
+    return getattr(pipeline, name)
+
+
+def _print_summary(summary: dict[str, Any], out: Path) -> None:
+    table = Table(title="Held-out target text", title_justify="left", box=SIMPLE)
+    for name in ("arm", "nats a token", "tokens seen", "back-propagated", "seconds"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, numbers in summary["arms"].items():
+        table.add_row(
+            arm,
+            _number(numbers["target_loss"]),
+            f"{numbers['tokens_seen']:,}",
+            f"{numbers['tokens_selected']:,}",
+            f"{numbers['seconds']:.0f}",
+        )
+    if summary["reference"] is not None:
+        table.add_row("reference", _number(summary["reference"]["target_loss"]), "", "", "")
+    console.print(table)
+    if {"slm", "clm"} <= set(summary["arms"]) and summary["arms"]["clm"]["target_loss"] is not None:
+        reached, whole = summary["tokens_to_clm"], summary["arms"]["slm"]["tokens_seen"]
+        if reached is None:
+            console.print("selective training never reached plain training's final target loss")
+        else:
+            console.print(
+                f"selective training reached plain training's final target loss after {reached:,} tokens "
+                f"({reached / whole:.0%} of them)"
+            )
+    console.print(f"{summary['seconds']:.0f} s in all; {out / 'summary.json'} and {out / 'report.html'}")
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The order in which training sees the windows: shuffled passes, mixed by the sources' weights.
+
+A pure function of the store's manifest, the window length, the number of samples and the seed: any rank, any
+resumed run and any arm computes the same array instead of storing or sending it.
+"""
+
+import numpy as np
+
+from tokensieve.corpus.store import TokenStore
+from tokensieve.errors import UserError
+
+_ALL_SOURCES = 0
+_INTERLEAVING = 1
+_FIRST_SOURCE = 2
+
+
+def sample_order(store: TokenStore, length: int, samples: int, *, seed: int) -> np.ndarray:
+    """Which window each sample is.
+
+    Without weights: passes over all windows, each with its own permutation. With weights: source s gets
+    samples * w_s / sum(w) (largest remainder), cycles its own permuted passes, and the sources are
+    interleaved in one shuffled order.
+
+    Args:
+        store: the corpus.
+        length: T, in tokens.
+        samples: windows to draw.
+        seed: of all permutations.
+
+    Returns:
+        int64 [samples], pass * n_windows + window: the `order` of `Windows`. A weighted source counts its own
+        passes.
+
+    Raises:
+        UserError: a source does not fill a single window.
+    """
+    per_shard = store.windows_per_shard(length)
+    n_windows = int(per_shard.sum())
+    first = np.concatenate([[0], np.cumsum(per_shard)])[:-1]
+    source_of_shard = np.array([shard.source for shard in store.shards])
+    windows_of = [
+        np.concatenate(
+            [np.arange(first[i], first[i] + per_shard[i]) for i in np.flatnonzero(source_of_shard == source)]
+            or [np.empty(0, dtype=np.int64)]
+        )
+        for source in range(len(store.sources))
+    ]
+    for source, windows in zip(store.sources, windows_of, strict=True):
+        if len(windows) == 0:
+            raise UserError(
+                f"{store.folder}: source {source.name!r} ({source.tokens} tokens) does not fill one window "
+                f"of {length} tokens; give it more text, remove it, or lower context.length"
+            )
+    if store.sources[0].weight is None:
+        return _passes(np.arange(n_windows), samples, n_windows, seed, _ALL_SOURCES)
+
+    shares = _shares([source.weight or 0.0 for source in store.sources], samples)
+    turns = np.repeat(np.arange(len(shares)), shares)[_permutation(samples, seed, _INTERLEAVING, 0)]
+    order = np.empty(samples, dtype=np.int64)
+    for i, windows in enumerate(windows_of):
+        order[turns == i] = _passes(windows, int(shares[i]), n_windows, seed, _FIRST_SOURCE + i)
+    return order
+
+
+def _shares(weights: list[float], samples: int) -> np.ndarray:
+    """Split `samples` by `weights`, the largest remainders rounded up (ties: the earlier source)."""
+    exact = np.array(weights) * samples / sum(weights)
+    shares = np.floor(exact).astype(np.int64)
+    largest = np.argsort(-(exact - shares), kind="stable")[: samples - int(shares.sum())]
+    shares[largest] += 1
+    return shares
+
+
+def _passes(windows: np.ndarray, samples: int, n_windows: int, seed: int, stream: int) -> np.ndarray:
+    count = -(-samples // len(windows))
+    parts = [p * n_windows + windows[_permutation(len(windows), seed, stream, p)] for p in range(count)]
+    return np.concatenate(parts or [np.empty(0, dtype=np.int64)])[:samples]
+
+
+def _permutation(n: int, seed: int, *stream: int) -> np.ndarray:
+    # Raw bits are sorted because numpy promises the same bits in all versions, but not the same permutation.
+    bits = np.random.PCG64(np.random.SeedSequence([seed, *stream])).random_raw(n)
+    return np.argsort(bits, kind="stable")

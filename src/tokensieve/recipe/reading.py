@@ -1,0 +1,196 @@
+"""Reading a recipe file: YAML, overrides, unknown keys, types.
+
+Unknown keys are errors (with the nearest known key), `key.sub=value` overrides are applied before
+anything is read, and every message names the file and the place in it.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tokensieve.errors import UserError
+from tokensieve.recipe.sections import Recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number; YAML 1.1 wants 1.0e-4 and makes it a string."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes a text which `_Loader` would read as a number."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: the YAML file.
+        overrides: `key.sub=value` texts; values are YAML, list items are named by number.
+
+    Raises:
+        UserError: unreadable file, invalid YAML, unknown key, wrong type or value.
+    """
+    path = Path(path)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the recipe ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: the recipe is not UTF-8 (byte {error.start})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections, found {type(data).__name__}")
+    for override in overrides:
+        _apply_override(data, override)
+    recipe = build(Recipe, data, str(path))
+    return _fill_data_dir(recipe, str(path))
+
+
+def dump(section: Any) -> dict[str, Any]:
+    """A section as plain JSON/YAML data, defaults included."""
+    return _plain(dataclasses.asdict(section))
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe beside what it made, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yaml.dump(dump(recipe), file, _Dumper, sort_keys=False, allow_unicode=True)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def build(kind: type, data: Any, place: str) -> Any:
+    """Make the dataclass `kind` from a mapping; `place` prefixes every message."""
+    if not isinstance(data, Mapping):
+        raise UserError(f"{place}: expected a mapping, found {data!r}")
+    hints = typing.get_type_hints(kind)
+    for key in data:
+        if key not in hints:
+            raise UserError(f"{place}: unknown key {key!r}{suggest(str(key), hints)}")
+    for item in dataclasses.fields(kind):
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in data:
+            raise UserError(f"{place}: {item.name} is missing")
+    values = {key: _convert(hints[key], value, f"{place}: {key}") for key, value in data.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' with the nearest known word, or the list of them."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def _convert(hint: Any, value: Any, place: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _convert(next(arg for arg in args if arg is not type(None)), value, place)
+    if origin is typing.Literal:
+        if value not in args:
+            raise UserError(f"{place}: {value!r} is not one of {', '.join(map(str, args))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{place}: expected a list, found {value!r}")
+        return tuple(_convert(args[0], item, f"{place}.{i}") for i, item in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{place}: expected a mapping, found {value!r}")
+        return dict(value)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, place)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{place}: expected {hint.__name__}, found {value!r}")
+    return value
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r}: write key.sub=value")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not valid YAML") from error
+    node: Any = data
+    *parents, last = key.split(".")
+    for name in parents:
+        if isinstance(node, list):
+            node = node[_index(node, name, override)]
+        else:
+            if node.get(name) is None:
+                node[name] = {}
+            node = node[name]
+        if not isinstance(node, (dict, list)):
+            raise UserError(f"override {override!r}: {name} holds {node!r}, which has no {last}")
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _index(items: list[Any], name: str, override: str) -> int:
+    if not name.isdigit() or int(name) >= len(items):
+        raise UserError(f"override {override!r}: {name!r} is not an item number from 0 to {len(items) - 1}")
+    return int(name)
+
+
+def _fill_data_dir(value: Any, place: str, data_dir: str | None = None) -> Any:
+    """Replace `{data_dir}` in every path, folder and name of the recipe."""
+    if isinstance(value, Recipe):
+        data_dir = value.data_dir
+    if isinstance(value, tuple):
+        return tuple(_fill_data_dir(item, place, data_dir) for item in value)
+    if isinstance(value, str) and "{data_dir}" in value:
+        if data_dir is None:
+            raise UserError(f"{place}: {value!r} needs data_dir; add data_dir=FOLDER to the command")
+        return value.replace("{data_dir}", data_dir)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = {
+            item.name: _fill_data_dir(getattr(value, item.name), place, data_dir)
+            for item in dataclasses.fields(value)
+            if item.name != "template"
+        }
+        return dataclasses.replace(value, **changed)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,279 @@
+"""The sections of a recipe: frozen dataclasses that check their own values.
+
+`trainer:` mappings go to `transformers.TrainingArguments` as they are: we neither mirror nor hide its
+options. A wrong value raises ValueError here; `reading.py` adds the file and the place.
+"""
+
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokensieve.selection.policy import SelectionPolicy
+
+ARMS = ("clm", "random", "slm")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where text comes from: a path (file, folder or glob) or a Hub dataset id."""
+
+    path: str | None = None
+    """File, folder or glob. `{data_dir}` stands for the recipe's `data_dir`."""
+    hub: str | None = None
+    """A dataset id on the Hugging Face Hub (streamed), or a local folder `datasets` can load."""
+    config: str | None = None
+    """The Hub dataset's configuration name."""
+    split: str = "train"
+    """The Hub dataset's split."""
+    data_files: str | None = None
+    """A glob of files inside the Hub dataset, for data sets that hold several collections."""
+    field: str = "text"
+    """The record's field that holds the text."""
+    template: str | None = None
+    """Text built from several fields, for example "{question}\\n{answer}". Replaces `field`."""
+    format: typing.Literal["auto", "jsonl", "parquet", "text"] = "auto"
+    """`auto` decides by the file's name; one plain text file is one document."""
+    name: str | None = None
+    """What reports call it; the default is made from the path or id."""
+    weight: float | None = None
+    """Share of the training windows (6, 3, 1, ...). Give it to all sources or to none."""
+    every: int = 1
+    """Take every n-th document of each file, the first included: a small proxy of a large corpus."""
+    regions_field: str | None = None
+    """A field with [[start, end, "kind"], ...] in characters: lets the report say what was kept where. Also
+    [start, end]: one span, named by the field. A source without regions is one region beside those with."""
+
+    def __post_init__(self) -> None:
+        _require((self.path is None) != (self.hub is None), "give exactly one of path and hub")
+        _require(self.every >= 1, f"every must be at least 1, not {self.every}")
+        _require(self.weight is None or self.weight > 0, f"weight must be above 0, not {self.weight}")
+
+    @property
+    def label(self) -> str:
+        """The name reports use, also a file name for target sets."""
+        name = Path(self.path or self.hub or "").name
+        bare = re.sub(r"(\.(jsonl|ndjson|json|parquet|txt|text))?(\.(gz|zst))?$", "", name)
+        return self.name or re.sub(r"\W+", "-", bare).strip("-") or "text"
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """A model to start from: pretrained weights or a fresh, randomly initialised configuration."""
+
+    name: str | None = None
+    """Local folder or Hub id."""
+    fresh: Mapping[str, Any] | None = None
+    """Arguments of a transformers configuration, `model_type` included; the tokenizer gives `vocab_size`."""
+    revision: str = "main"
+    """The Hub revision."""
+    dtype: typing.Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the master weights. Anything below float32 loses small updates and is warned about."""
+    trust_remote_code: bool = False
+    """Runs Python code that comes with the model. Off unless you trust its author."""
+
+    def __post_init__(self) -> None:
+        _require((self.name is None) != (self.fresh is None), "give exactly one of name and fresh")
+
+
+@dataclass(frozen=True)
+class TokenizerSection:
+    """Which tokenizer: a given one, or a BPE trained on the corpus. Default: the model's."""
+
+    name: str | None = None
+    """Local folder or Hub id of anything transformers loads."""
+    train_vocab: int | None = None
+    """Train a byte-level BPE of this size on the corpus and the clean text."""
+    train_bytes: int = 50_000_000
+    """At most this much text is used to train the BPE."""
+    trust_remote_code: bool = False
+    """Runs Python code that comes with the tokenizer."""
+
+    def __post_init__(self) -> None:
+        _require(self.name is None or self.train_vocab is None, "give name or train_vocab, not both")
+        _require(
+            self.train_vocab is None or self.train_vocab >= 257,
+            f"train_vocab must be at least 257 (256 bytes and the end-of-text token), not {self.train_vocab}",
+        )
+
+
+@dataclass(frozen=True)
+class ContextSection:
+    """The context every loss is computed under: student, reference and evaluation alike."""
+
+    length: int = 1024
+    """Window length T in tokens; a window has T-1 targets."""
+    document_mask: bool = True
+    """Attention stays inside a document. `false` packs plainly, as the paper most likely did."""
+
+    def __post_init__(self) -> None:
+        _require(self.length >= 2, f"length must be at least 2, not {self.length}")
+
+
+@dataclass(frozen=True)
+class CorpusSection:
+    """The noisy corpus."""
+
+    sources: tuple[Source, ...]
+    """At least one."""
+    shard_tokens: int = 2**28
+    """A shard is closed when it holds this many tokens (a document is never split between shards)."""
+    workers: int = 1
+    """Processes that tokenize; each uses its share of the cores."""
+    max_document_mb: int = 16
+    """A larger document is an error: tokenizers need about 130 times its size in memory."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.sources) > 0, "sources is empty: name at least one")
+        weighted = [source.weight is not None for source in self.sources]
+        _require(all(weighted) or not any(weighted), "give weight to every source or to none")
+        _require(self.shard_tokens >= 2, "shard_tokens must be at least 2")
+        _require(self.workers >= 1, "workers must be at least 1")
+        _require(self.max_document_mb >= 1, "max_document_mb must be at least 1")
+
+
+@dataclass(frozen=True)
+class ReferenceSection:
+    """The reference model: trained here on clean text, or a folder that already holds one."""
+
+    sources: tuple[Source, ...] = ()
+    """The clean text."""
+    existing: str | None = None
+    """A finished reference model (folder or Hub id); nothing is trained."""
+    model: ModelSection | None = None
+    """Where the reference starts. Default: the recipe's `model`."""
+    epochs: float | None = None
+    """Passes over the clean text."""
+    tokens: int | None = None
+    """Or a budget in tokens seen."""
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    """transformers.TrainingArguments."""
+
+    def __post_init__(self) -> None:
+        if self.existing is not None:
+            _require(not self.sources, "existing and sources exclude each other")
+            return
+        _require(len(self.sources) > 0, "name the clean text under sources, or an existing reference model")
+        _require((self.epochs is None) != (self.tokens is None), "give exactly one of epochs and tokens")
+        _require((self.epochs or self.tokens or 0) > 0, "epochs or tokens must be above 0")
+
+
+@dataclass(frozen=True)
+class ScoreSection:
+    """The pass of the reference over the corpus."""
+
+    name: str = "reference"
+    """Folder under scores/; several scores of one corpus live side by side."""
+    entropy: bool = False
+    """Also store the entropy of the reference's next-token distribution."""
+    batch_size: int = 8
+    """Windows per forward pass."""
+    dtype: typing.Literal["float32", "bfloat16"] = "float32"
+    """Autocast type of the forward pass; losses are float32 either way."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size must be at least 1")
+        _require(re.fullmatch(r"[\w.-]+", self.name) is not None, f"name {self.name!r} is not a folder name")
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """The arms: one model each, at equal tokens, initialisation, data order and evaluation."""
+
+    tokens: int
+    """Tokens seen by each arm."""
+    selection: SelectionPolicy = field(default_factory=SelectionPolicy)
+    """What `slm` selects; `random` uses the same ratio and scope, `clm` trains on everything."""
+    arms: tuple[str, ...] = ARMS
+    """Which of clm, random, slm to train."""
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    """transformers.TrainingArguments."""
+
+    def __post_init__(self) -> None:
+        _require(self.tokens >= 1, "tokens must be at least 1")
+        _require(len(self.arms) > 0, "arms is empty: name at least one")
+        for score in self.selection.scores:
+            _require(
+                score not in ("history_loss", "mask"),
+                f"selection.score {score!r} reads a column that no stage writes; use make_selective in a loop of your own",
+            )
+        for arm in self.arms:
+            _require(arm in ARMS, f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
+
+
+@dataclass(frozen=True)
+class EvaluationSection:
+    """Held-out target text."""
+
+    targets: tuple[Source, ...] = ()
+    """One or more sets of text; each gets its own loss."""
+    count: int = 10
+    """Evaluations along a training run, the one before the first step not counted."""
+    batch_size: int = 8
+    """Windows per forward pass."""
+
+    def __post_init__(self) -> None:
+        _require(self.count >= 1, "count must be at least 1")
+        _require(self.batch_size >= 1, "batch_size must be at least 1")
+        names = [target.label for target in self.targets]
+        _require(len(set(names)) == len(names), f"two targets share a name: {names}; give each a name")
+
+
+@dataclass(frozen=True)
+class PlanSection:
+    """Sizes that only `tokensieve plan` reads, before any text is tokenized; no stage depends on them."""
+
+    corpus_tokens: int | None = None
+    """Tokens of the noisy corpus. Tokenizing finds the truth, and `plan` prefers it once it is there."""
+    clean_tokens: int | None = None
+    """Tokens of the clean text."""
+
+    def __post_init__(self) -> None:
+        _require(self.corpus_tokens is None or self.corpus_tokens >= 1, "corpus_tokens must be at least 1")
+        _require(self.clean_tokens is None or self.clean_tokens >= 1, "clean_tokens must be at least 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run is made of."""
+
+    out: str
+    """Folder for everything the run writes."""
+    model: ModelSection
+    """The student."""
+    corpus: CorpusSection
+    reference: ReferenceSection
+    train: TrainSection
+    data_dir: str | None = None
+    """What `{data_dir}` stands for in paths."""
+    seed: int = 0
+    """Seeds initialisation, data order and random selection."""
+    tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
+    context: ContextSection = field(default_factory=ContextSection)
+    score: ScoreSection = field(default_factory=ScoreSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    plan: PlanSection = field(default_factory=PlanSection)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.model.name is not None or self.tokenizer.name is not None or self.tokenizer.train_vocab is not None,
+            "a fresh model has no tokenizer: give tokenizer.name or tokenizer.train_vocab",
+        )
+
+    @property
+    def tokenizer_code_trusted(self) -> bool:
+        """Whether the tokenizer may run Python code of its own; the model's may, if it is the model's."""
+        own = self.tokenizer.name is None and self.model.trust_remote_code
+        return self.tokenizer.trust_remote_code or own
+
+    @property
+    def folder(self) -> Path:
+        """`out` as a path."""
+        return Path(self.out)

@@ -1,0 +1,1 @@
+"""Recipe section -> stock transformers Trainer: models, arguments, the loop, metrics, model cards."""

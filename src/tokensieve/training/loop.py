@@ -1,0 +1,175 @@
+"""One training run: the stock transformers Trainer over our windows, patched loss, metrics, exact resume.
+
+The reference and all arms go through this one function; they differ in policy, text and name alone. An
+interrupted run continues from its last complete checkpoint: on one process the weights come out bit for bit
+as if it had never stopped, because order, random selection and evaluation are pure functions of seed and step.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
+
+from tokensieve.corpus.windows import Windows, identity
+from tokensieve.errors import UserError
+from tokensieve.evaluation.target_loss import Targets
+from tokensieve.selection import SelectionPolicy
+from tokensieve.selective import NonFiniteLossError, make_selective
+from tokensieve.stage import is_main_process, read_json
+from tokensieve.training.arguments import keeps_checkpoints, training_arguments
+from tokensieve.training.metrics import CHECKPOINT_STATE, MetricsCallback
+from tokensieve.training.progress import ProgressLines
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+RESUMABLE = f"{CHECKPOINTS}/checkpoint-*/{CHECKPOINT_STATE}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training run is made of."""
+
+    folder: Path
+    """Receives the model, metrics.jsonl and, while running, checkpoints/."""
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    windows: Windows
+    """One sample for each row of each step, in training order."""
+    steps: int
+    tokens_per_step: int
+    policy: SelectionPolicy
+    options: Mapping[str, Any]
+    """The recipe's `trainer:`."""
+    place: str
+    """Where the options stand in the recipe, for messages."""
+    targets: Targets | None
+    evaluations: int
+    seed: int
+    count_regions: bool = False
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Train, save the model, return the final numbers.
+
+    Returns:
+        `tokens_seen`, `tokens_selected`, `ratio_kept`, `seconds`, `targets` (name -> loss, bits_per_byte) and
+        `regions` (or None).
+
+    Raises:
+        UserError: options that cannot be, or a NaN or infinite loss (with the step and the documents).
+    """
+    checkpoints = run.folder / CHECKPOINTS
+    args = training_arguments(run.options, place=run.place, output=checkpoints, steps=run.steps, seed=run.seed)
+    try:
+        handle = make_selective(run.model, run.policy)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{run.place}: this model cannot be trained selectively: {error}") from error
+    evaluate_at = frozenset(round(run.steps * i / run.evaluations) for i in range(run.evaluations + 1))
+    regions = run.windows.store if run.count_regions and run.windows.store.regions else None
+    metrics = MetricsCallback(handle, run.targets, run.tokens_per_step, evaluate_at, run.folder / METRICS, regions)
+    trainer = Trainer(
+        model=run.model,
+        args=args,
+        train_dataset=run.windows,
+        data_collator=identity,  # type: ignore[arg-type]
+    )
+    # First, so that the trackers' callbacks find our numbers in the logs.
+    trainer.callback_handler.callbacks.insert(0, metrics)
+    trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+    progress = ProgressLines(run.folder.name)
+    if not args.disable_tqdm:
+        trainer.add_callback(progress)
+    resume = _last_complete(checkpoints)
+    if resume is None and is_main_process():
+        (run.folder / METRICS).unlink(missing_ok=True)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    except NonFiniteLossError as error:
+        where = _documents(run.windows, error)
+        raise UserError(
+            f"{run.folder.name}: the loss became NaN or infinite in step {trainer.state.global_step + 1} of "
+            f"{run.steps}, at {where}; lower the learning rate, or look at these documents"
+        ) from error
+    finally:
+        progress.progress.stop()
+    handle.remove()
+    result = _final_numbers(run, metrics)
+    _save(run, trainer)
+    return result
+
+
+def _save(run: Run, trainer: Trainer) -> None:
+    run.model.config.use_cache = True  # the Trainer turns it off; generation wants it
+    trainer.save_model(str(run.folder))
+    if trainer.is_world_process_zero():
+        # A pickle, and of no use outside this run.
+        (run.folder / "training_args.bin").unlink(missing_ok=True)
+        run.tokenizer.save_pretrained(run.folder)
+
+
+def remove_checkpoints(run: Run) -> None:
+    """Remove checkpoints that were made for resuming only; those the user asked for stay."""
+    if is_main_process() and not keeps_checkpoints(run.options):
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _final_numbers(run: Run, metrics: MetricsCallback) -> dict[str, Any]:
+    regions = metrics.regions()
+    last = metrics.last or read_metrics(run.folder)[-1]
+    names = run.targets.stores if run.targets is not None else {}
+    numbers = {
+        "tokens_seen": last["tokens_seen"],
+        "tokens_selected": last["tokens_selected"],
+        "ratio_kept": last["tokens_selected"] / (last["tokens_seen"] or 1),
+        "seconds": last["seconds"],
+        "targets": {
+            name: {"loss": last[f"target_loss/{name}"], "bits_per_byte": last[f"target_bits_per_byte/{name}"]}
+            for name in names
+        },
+        "regions": regions,
+    }
+    if run.targets is not None:
+        numbers |= {"target_loss": last["target_loss"], "target_bits_per_byte": last["target_bits_per_byte"]}
+    return numbers
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, oldest first.
+
+    Raises:
+        UserError: unreadable or damaged.
+    """
+    path = folder / METRICS
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UserError(f"{path}: cannot read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); remove its folder and train again") from error
+
+
+def _last_complete(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; half-written ones are removed."""
+    complete = []
+    for folder in checkpoints.glob("checkpoint-*"):
+        if (folder / CHECKPOINT_STATE).exists():
+            read_json(folder / CHECKPOINT_STATE)
+            complete.append((int(folder.name.split("-")[1]), folder))
+        elif is_main_process():
+            shutil.rmtree(folder)
+    return max(complete)[1] if complete else None
+
+
+def _documents(windows: Windows, error: NonFiniteLossError) -> str:
+    if error.token_index is None:
+        return "an unknown place (the batch has no token_index)"
+    places = []
+    for row in error.token_index[:4].tolist():
+        first, last = (windows.store.locate(position % windows.store.tokens) for position in (row[0], row[-1]))
+        span = f"{first.document}" if first.document == last.document else f"{first.document}-{last.document}"
+        places.append(f"{first.source} shard {first.shard} document {span}")
+    return "; ".join(places)

@@ -1,0 +1,214 @@
+"""The numbers of a training run: one callback, one `metrics.jsonl`, and the same numbers in every tracker.
+
+Losses on all tokens, on selected and on unselected ones and on target text are kept apart, because the mean
+over selected tokens is higher by construction. Counters survive a resume: they are saved inside each
+checkpoint, in a file that also marks the checkpoint as complete.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback
+
+from tokensieve.corpus.store import TokenStore
+from tokensieve.evaluation.target_loss import Targets, pooled
+from tokensieve.selective import SelectiveHandle
+from tokensieve.stage import read_json, write_json
+
+CHECKPOINT_STATE = "tokensieve.json"
+
+
+class MetricsCallback(TrainerCallback):
+    """Adds our numbers to the Trainer's logs and writes them to `metrics.jsonl`.
+
+    Insert it *before* the trackers' callbacks, so that they see the same numbers.
+
+    Args:
+        handle: the patched model.
+        targets: evaluation sets, or None.
+        tokens_per_step: tokens seen by one optimizer step.
+        evaluate_at: steps after which the targets are evaluated; 0 is before the first.
+        path: the metrics file.
+        regions: the corpus, if it has regions: counts what was kept of each.
+    """
+
+    def __init__(
+        self,
+        handle: SelectiveHandle,
+        targets: Targets | None,
+        tokens_per_step: int,
+        evaluate_at: frozenset[int],
+        path: Path,
+        regions: TokenStore | None,
+    ) -> None:
+        self.handle = handle
+        self.targets = targets
+        self.tokens_per_step = tokens_per_step
+        self.evaluate_at = evaluate_at if targets is not None else frozenset()
+        self.path = path
+        self.tokens_selected = 0
+        self.seconds = 0.0
+        self.region_counts = _RegionCounts(regions) if regions is not None else None
+        handle.keep_selection = self.region_counts is not None
+        self.last: dict[str, Any] | None = None
+        """The last line of metrics.jsonl, on every rank; None if this process logged none."""
+        self._evaluated: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Fresh: measure the model before its first step. Resumed: take the counters up where they were saved."""
+        if state.global_step:
+            saved = read_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / CHECKPOINT_STATE)
+            self.tokens_selected, self.seconds = saved["tokens_selected"], saved["seconds"]
+            if state.is_world_process_zero:  # they are sums over ranks: one rank carries them on
+                if saved["sums"] is not None:
+                    sums = torch.tensor(saved["sums"], dtype=torch.float64)
+                    self.handle.stats.sums = sums.to(self.handle.model.device)
+                if self.region_counts is not None:
+                    self.region_counts.counts = np.array(saved["regions"], dtype=np.int64)
+                _drop_lines_after(self.path, state.global_step)
+            self._started = time.monotonic() - self.seconds
+            return
+        self._started = time.monotonic()
+        if 0 in self.evaluate_at:
+            self._evaluate()
+            self._write(state, {"step": 0, "tokens_seen": 0, "tokens_selected": 0, **self._evaluated})
+            self._evaluated = {}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Scores that need no live loss skip it, except on steps that are logged."""
+        step = state.global_step + 1
+        self.handle.measure = step % state.logging_steps == 0 or step in self.evaluate_at
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After each micro-step but the last of a step."""
+        self._count_regions()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluate when it is time; the numbers go out with the log line of the same step."""
+        self._count_regions()
+        if state.global_step in self.evaluate_at:
+            self._evaluate()
+            control.should_log = True
+        if state.global_step == state.max_steps:
+            control.should_log = True  # the last sums must be counted too
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add our numbers to `logs` in place, and write the line."""
+        logs: dict[str, Any] = kwargs["logs"]
+        if "loss" not in logs:
+            return  # the Trainer's closing summary
+        sums = self._take_sums()
+        self.tokens_selected += int(sums["selected"])
+        unselected = sums["measured_valid"] - sums["measured_selected"]
+        logs["tokens_seen"] = state.global_step * self.tokens_per_step
+        logs["tokens_selected"] = self.tokens_selected
+        logs["ratio_kept"] = sums["selected"] / max(sums["valid"], 1)
+        if sums["measured_valid"]:
+            logs["loss_all"] = sums["loss"] / sums["measured_valid"]
+        if sums["measured_selected"]:
+            logs["loss_selected"] = sums["loss_selected"] / sums["measured_selected"]
+        if unselected:
+            logs["loss_unselected"] = (sums["loss"] - sums["loss_selected"]) / unselected
+        logs["seconds"] = round(time.monotonic() - self._started, 3)
+        logs.update(self._evaluated)
+        self._evaluated = {}
+        # The Trainer's own "loss" is a running mean that starts anew after a resume; loss_selected is exact.
+        self._write(state, {"step": state.global_step, **{key: logs[key] for key in logs if key != "loss"}})
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save the counters inside the checkpoint, last: a checkpoint with this file is a complete one."""
+        stats = self.handle.stats.sums
+        sums = None if stats is None else self._summed(stats).tolist()
+        regions = None if self.region_counts is None else self._summed_regions()
+        if state.is_world_process_zero:
+            write_json(
+                Path(args.output_dir) / f"checkpoint-{state.global_step}" / CHECKPOINT_STATE,
+                {
+                    "tokens_selected": self.tokens_selected,
+                    "seconds": time.monotonic() - self._started,
+                    "sums": sums,
+                    "regions": regions,
+                },
+            )
+
+    def regions(self) -> list[dict[str, Any]] | None:
+        """Candidates seen and kept of each region so far: [{"name", "tokens", "kept"}]. Every rank must call."""
+        if self.region_counts is None:
+            return None
+        names = self.region_counts.names
+        counts = zip(names, self._summed_regions(), strict=True)
+        return [{"name": name, "tokens": seen, "kept": kept} for name, (seen, kept) in counts]
+
+    def _summed(self, values: torch.Tensor) -> torch.Tensor:
+        return _summed_over_ranks(values, self.handle.model.device)
+
+    def _summed_regions(self) -> list[list[int]]:
+        assert self.region_counts is not None
+        return self._summed(torch.from_numpy(self.region_counts.counts)).tolist()
+
+    def _take_sums(self) -> dict[str, float]:
+        stats = self.handle.stats
+        if stats.sums is not None:
+            stats.sums = self._summed(stats.sums)
+        sums = stats.read()
+        stats.reset()
+        return sums
+
+    def _evaluate(self) -> None:
+        assert self.targets is not None
+        losses = self.targets.evaluate(self.handle)
+        self._evaluated = {f"target_loss/{name}": item.loss for name, item in losses.items()}
+        self._evaluated |= {f"target_bits_per_byte/{name}": item.bits_per_byte for name, item in losses.items()}
+        whole = pooled(losses)
+        self._evaluated |= {"target_loss": whole.loss, "target_bits_per_byte": whole.bits_per_byte}
+
+    def _count_regions(self) -> None:
+        if self.region_counts is not None and self.handle.last_selection is not None:
+            self.region_counts.add(*self.handle.last_selection)
+
+    def _write(self, state: Any, line: dict[str, Any]) -> None:
+        self.last = line
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+class _RegionCounts:
+    """Candidates seen and kept, by region: counts [regions, 2]."""
+
+    def __init__(self, store: TokenStore) -> None:
+        assert store.regions is not None
+        self.store = store
+        self.names = store.regions
+        self.counts = np.zeros((len(self.names), 2), dtype=np.int64)
+        self._starts = np.array([shard.start for shard in store.shards])
+        self._regions = [store.shard_regions(i) for i in range(len(store.shards))]
+
+    def add(self, token_index: torch.Tensor | None, valid: torch.Tensor, selected: torch.Tensor) -> None:
+        assert token_index is not None
+        position = token_index.cpu().numpy() % self.store.tokens
+        valid_BT, selected_BT = valid.cpu().numpy(), selected.cpu().numpy()
+        for row in range(len(position)):
+            # A window lies in one shard.
+            shard = int(np.searchsorted(self._starts, position[row, 0], side="right")) - 1
+            region = self._regions[shard][position[row] - self._starts[shard]]
+            for column, mask in enumerate((valid_BT[row], selected_BT[row])):
+                self.counts[:, column] += np.bincount(region[mask], minlength=len(self.counts))
+
+
+def _summed_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        values = values.to(device, copy=True)
+        dist.all_reduce(values)
+    return values
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
