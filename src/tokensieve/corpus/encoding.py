@@ -104,12 +104,13 @@ class Encoder:
         return Encoded(tokens, lengths, regions)
 
     def _regions(self, document: Document, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-        """Region of each token and of the EOS after them, [tokens + 1] uint8."""
+        """Region of each token and of the EOS after them, which ends what it follows, [tokens + 1] uint8."""
         of_character = np.zeros(len(document.text) + 1, dtype=np.uint8)
         for start, end, kind in document.regions or ():
             of_character[start:end] = self._region_id(document, kind)
         ends = np.fromiter((end for _, end in offsets), dtype=np.int64, count=len(offsets))
-        return np.append(of_character[np.maximum(ends - 1, 0)], np.uint8(0))
+        last = of_character[max(len(document.text) - 1, 0)]
+        return np.append(of_character[np.maximum(ends - 1, 0)], last)
 
     def _region_id(self, document: Document, kind: str) -> int:
         if kind not in self.region_names:

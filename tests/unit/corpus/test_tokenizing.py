@@ -207,8 +207,7 @@ def test_regions_get_one_list_of_names_over_all_units(
     for got, part, kind in zip(names, texts, kinds, strict=True):
         expected = []
         for text, k in zip(part, kind, strict=True):
-            # EOS lies outside every span; a source without regions is one region, EOS included
-            expected += [k] * len(tokenizer(text)["input_ids"]) + ["plain" if k == "plain" else "other"]
+            expected += [k] * (len(tokenizer(text)["input_ids"]) + 1)  # EOS belongs to what it ends
         assert got == expected
 
 
