@@ -35,7 +35,7 @@ def make_store(folder: Path, shards: int, shard_tokens: int, mean_document: int)
         ends = np.unique(generator.integers(1, shard_tokens, shard_tokens // mean_document))
         ends = np.append(ends, shard_tokens).astype("<u8")
         ends.tofile(folder / f"{name}.ds.index")
-        described.append({"name": name, "source": 0, "tokens": shard_tokens, "documents": len(ends)})
+        described.append({"name": name, "source": 0, "tokens": shard_tokens, "documents": len(ends), "digest": ""})
     tokens = shards * shard_tokens
     documents = sum(shard["documents"] for shard in described)
     source = {"name": "random", "weight": None, "tokens": tokens, "documents": documents, "bytes": 4 * tokens}

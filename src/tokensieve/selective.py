@@ -11,15 +11,17 @@ token i; the shift happens here.
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from tokensieve.causal_head import check_head, head_transform, linear_head
 from tokensieve.head import IGNORE, HeadTransform, summed_loss, token_losses
 from tokensieve.selection import SelectionPolicy, TokenColumns, apply_policy
 
@@ -76,6 +78,8 @@ class SelectiveHandle:
     model: PreTrainedModel
     policy: SelectionPolicy
     transform: HeadTransform
+    original_forward: Callable[..., Any]
+    """The model's forward before the patch."""
     stats: SelectionStats = field(default_factory=SelectionStats)
     measure: bool = False
     """Compute losses of unselected tokens too, where the policy alone would not (set it on logging steps)."""
@@ -83,8 +87,6 @@ class SelectiveHandle:
     """Keep the last forward's choice in `last_selection`."""
     last_selection: tuple[Tensor | None, Tensor, Tensor] | None = None
     """(token_index, valid, selected), each [B, T-1], of the last training forward."""
-    original_forward: Any = None
-    """The model's forward before the patch."""
     checked: bool = False
 
     def token_losses(self, labels: Tensor, *, entropy: bool = False, **inputs: Any) -> tuple[Tensor, Tensor | None]:
@@ -101,10 +103,15 @@ class SelectiveHandle:
         with torch.no_grad():
             return self.model(labels=labels, token_losses="entropy" if entropy else "loss", **inputs)
 
+    def check(self) -> None:
+        """Refuse a head that our loss does not reproduce (see `causal_head.check_head`)."""
+        check_head(self.model, self.transform, self.original_forward)
+        self.checked = True
+
     def remove(self) -> None:
         """Undo the patch; the model is again what it was, bit for bit."""
         del self.model.forward
-        del _head(self.model).forward
+        del linear_head(self.model).forward
 
 
 def make_selective(model: PreTrainedModel, policy: SelectionPolicy) -> SelectiveHandle:
@@ -124,7 +131,7 @@ def make_selective(model: PreTrainedModel, policy: SelectionPolicy) -> Selective
         ValueError: the model is patched already, its head does something this head cannot reproduce (the
             message gives the difference), or it adds an auxiliary loss.
     """
-    head = _head(model)
+    head = linear_head(model)
     if "forward" in vars(model):
         raise ValueError("the model's forward is patched already; call handle.remove() first")
     if model.base_model is model:
@@ -133,10 +140,9 @@ def make_selective(model: PreTrainedModel, policy: SelectionPolicy) -> Selective
         raise ValueError(
             "config.output_router_logits adds an auxiliary loss that this head does not carry; set it false"
         )
-    handle = SelectiveHandle(model, policy, _head_transform(model.config))
+    handle = SelectiveHandle(model, policy, head_transform(model.config), model.forward)
     if not any(parameter.is_meta for parameter in model.parameters()):
-        _self_check(handle)
-    handle.original_forward = model.forward
+        handle.check()
     model.forward = _ModelForward(handle)
     head.forward = _HeadForward(handle, head.forward)  # type: ignore[method-assign,assignment]
     return handle
@@ -177,7 +183,7 @@ class _ModelForward:
                 "fused_lm_head=True (TRL's SFTTrainer) computes another loss; it would bypass the selection"
             )
         if not self.handle.checked:
-            _self_check(self.handle)
+            self.handle.check()
         columns = {name: column for name, column in columns.items() if column is not None}
         count = kwargs.pop("num_items_in_batch", None)
         kwargs.pop("logits_to_keep", None)
@@ -186,8 +192,8 @@ class _ModelForward:
         kwargs["use_cache"] = False
         hidden_states = model.base_model(*args, **kwargs).last_hidden_state
         if token_losses is not None:
-            return _head(model)(hidden_states, labels=labels, token_losses=token_losses)
-        loss = _head(model)(hidden_states, labels=labels, columns=columns, num_items_in_batch=count)
+            return linear_head(model)(hidden_states, labels=labels, token_losses=token_losses)
+        loss = linear_head(model)(hidden_states, labels=labels, columns=columns, num_items_in_batch=count)
         return CausalLMOutputWithPast(loss=loss)
 
 
@@ -220,7 +226,7 @@ def _selective_loss(
     columns: dict[str, Tensor],
     num_items_in_batch: Tensor | int | None,
 ) -> Tensor:
-    head, policy = _head(handle.model), handle.policy
+    head, policy = linear_head(handle.model), handle.policy
     hidden_BTD = hidden_states[:, :-1]
     labels_BT = labels[:, 1:].to(hidden_BTD.device)
     shifted = {name: _decode(name, column)[:, 1:] for name, column in columns.items()}
@@ -251,7 +257,7 @@ def _valid_losses(
     handle: SelectiveHandle, hidden_BTD: Tensor, labels_BT: Tensor, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
     """First pass: losses (and entropies) where there is a label, 0 elsewhere; the shift has been done."""
-    head = _head(handle.model)
+    head = linear_head(handle.model)
     # Candidates alone go through the head.
     valid = labels_BT != IGNORE
     result = token_losses(
@@ -309,52 +315,3 @@ def _decode(name: str, column: Tensor) -> Tensor:
     if column.dtype in (torch.float32, torch.float16, torch.float64):
         return column if column.dtype == torch.float64 else column.float()
     raise TypeError(f"{name} is {column.dtype}: use float32, float16, or int16 holding the bits of float16")
-
-
-def _head(model: PreTrainedModel) -> nn.Linear:
-    head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear):
-        raise TypeError(f"the head of {type(model).__name__} is {type(head).__name__}, not torch.nn.Linear")
-    return head
-
-
-def _head_transform(config: Any) -> HeadTransform:
-    """Scale and soft cap by the names that transformers' configurations give them."""
-    config = config.get_text_config()
-    scale = 1.0
-    if getattr(config, "logit_scale", None) is not None:
-        scale *= config.logit_scale
-    if getattr(config, "logits_scaling", None) is not None:
-        scale /= config.logits_scaling
-    return HeadTransform(scale=scale, softcap=getattr(config, "final_logit_softcapping", None))
-
-
-@torch.no_grad()
-def _self_check(handle: SelectiveHandle) -> None:
-    """Compare our token losses with those of the model's own logits; refuse a head we cannot reproduce."""
-    model = handle.model
-    original = handle.original_forward or model.forward
-    head = _head(model)
-    device = head.weight.device
-    rows, length = 2, 8
-    ids = torch.arange(rows * length, device=device).view(rows, length) * 7919 % head.out_features
-    training = model.training
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model.eval()
-        try:
-            logits = original(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1).double()
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-        finally:
-            model.train(training)
-    targets = ids[:, 1:].flatten()
-    ours = token_losses(hidden, head.weight, targets, bias=head.bias, transform=handle.transform).double()
-    theirs = F.cross_entropy(logits, targets, reduction="none")
-    # The model rounds its logits to its own type; a loss moves by at most twice that.
-    allowed = 1e-4 + 4 * torch.finfo(head.weight.dtype).eps * logits.abs().max()
-    difference = (ours - theirs).abs().max()
-    if not difference <= allowed:
-        raise ValueError(
-            f"the head of {type(model).__name__} does more than scale, bias and soft cap: token losses differ by "
-            f"{difference:.3g} nats from those of its own logits (allowed {allowed:.1g}); training would be wrong"
-        )
-    handle.checked = True

@@ -202,7 +202,7 @@ class TrainSection:
         for score in self.selection.scores:
             _require(
                 score not in ("history_loss", "mask"),
-                f"selection.score {score!r} reads a column that no stage writes; use make_selective in a loop of your own",
+                f"selection.score {score!r} reads a column that no stage writes; use make_selective in your own loop",
             )
         for arm in self.arms:
             _require(arm in ARMS, f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
