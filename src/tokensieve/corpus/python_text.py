@@ -98,7 +98,7 @@ def parse_source(source: str, name: str) -> ast.Module:
             return ast.parse(source)
         except SyntaxError as error:
             raise UserError(
-                f"sympy/{name}: line {error.lineno}: cannot parse it ({error.msg}); install the sympy of constraints.txt"
+                f"sympy/{name}: line {error.lineno}: cannot parse it ({error.msg}); install the sympy of constraints"
             ) from error
 
 
