@@ -75,3 +75,45 @@ def check_head(model: PreTrainedModel, transform: HeadTransform, forward: Callab
             f"the head of {type(model).__name__} does more than scale, bias and soft cap: token losses differ by "
             f"{difference:.3g} nats from those of its own logits (allowed {allowed:.1g}); training would be wrong"
         )
+
+
+@torch.no_grad()
+def check_document_mask(model: PreTrainedModel, length: int) -> None:
+    """Make sure that attention stays inside documents when positions restart and no mask is given.
+
+    Two documents share a row; the first one's tokens are changed, and the second one's hidden states must not
+    move. transformers builds the mask from position_ids for most architectures, but not for all. The model is put
+    in eval mode and back.
+
+    Args:
+        model: with materialised weights.
+        length: of the row, in tokens, at least 2.
+
+    Raises:
+        ValueError: they move.
+    """
+    half = length // 2
+    device = linear_head(model).weight.device
+    first = torch.arange(length, device=device)[None] % 7 + 2
+    second = first.clone()
+    second[:, :half] += 3
+    positions = torch.cat([torch.arange(half, device=device), torch.arange(length - half, device=device)])[None]
+    training = model.training
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model.eval()
+        try:
+            states = [
+                model.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[:, half:]
+                for ids in (first, second)
+            ]
+        except TypeError as error:
+            raise ValueError(f"{type(model).__name__} takes no position_ids to keep documents apart") from error
+        finally:
+            model.train(training)
+    difference = (states[0] - states[1]).abs().max().item()
+    scale = states[0].abs().max().item()
+    if difference > 1e-3 * scale:
+        raise ValueError(
+            f"attention of {type(model).__name__} crosses documents in a packed row (hidden states move by "
+            f"{difference:.2g})"
+        )

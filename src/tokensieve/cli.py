@@ -5,7 +5,9 @@ what can be resumed.
 """
 
 import errno
+import functools
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +17,25 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from tokensieve import __version__
 from tokensieve.errors import UserError
 from tokensieve.recipe import load_recipe
+
+_STARTED = time.monotonic()
+"""Before torch's and transformers' imports, which the summary's seconds include."""
+
+_CURES = {
+    errno.ENOSPC: "free space or choose another `out`",
+    errno.EDQUOT: "free space or choose another `out`",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "check its permissions",
+    errno.EEXIST: "choose another `out` or remove this file",
+    errno.ENOTDIR: "choose another `out`: a file stands where a folder should be",
+    errno.EISDIR: "choose another `out`: a folder stands where a file should be",
+    errno.ENAMETOOLONG: "choose a shorter `out`",
+}
+"""What to do about an error of the file system that is the user's to mend."""
 
 app = typer.Typer(
     help="Selective Language Modeling (Rho-1): train on the tokens that matter.",
@@ -40,20 +59,43 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        cure = _CURES.get(error.errno or 0)
+        if cure is None:
             raise
-        cure = (
-            "free space or choose another `out`"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "check its permissions"
-        )
         _fail(f"{error.filename or 'output'}: {error.strerror}; {cure}")
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
-        sys.exit(130)
+
+
+def _resumable(command: Callable[..., None]) -> Callable[..., None]:
+    """Say what an interrupted command leaves. Inside the command, because typer ends on Ctrl-C without a word."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except KeyboardInterrupt as error:
+            print("interrupted; the same command continues where it stopped", file=sys.stderr)
+            raise typer.Exit(130) from error
+
+    return wrapped
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
 
 
 @app.command()
+@_resumable
 def quickstart(
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("quickstart"),
     overrides: Overrides = None,
@@ -61,38 +103,43 @@ def quickstart(
     """Run the whole pipeline on an embedded default, in a few minutes on a CPU."""
     from tokensieve.quickstart import quickstart
 
-    _print_summary(quickstart(out, overrides or []), out)
+    _print_summary(quickstart(out, overrides or [], _STARTED), out)
 
 
 @app.command()
+@_resumable
 def tokenize(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Text -> token stores of corpus, clean text and targets."""
     _stage("tokenize")(load_recipe(recipe, overrides or []))
 
 
 @app.command()
+@_resumable
 def reference(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Clean text -> reference model."""
     _stage("reference")(load_recipe(recipe, overrides or []))
 
 
 @app.command()
+@_resumable
 def score(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Token store and reference -> one loss for each token."""
     _stage("score")(load_recipe(recipe, overrides or []))
 
 
 @app.command()
+@_resumable
 def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Token store and scores -> one model for each arm."""
     _stage("train")(load_recipe(recipe, overrides or []))
 
 
 @app.command()
+@_resumable
 def run(recipe: RecipePath, overrides: Overrides = None) -> None:
     """All stages in order, skipping finished ones, then summary.json and report.html."""
     loaded = load_recipe(recipe, overrides or [])
-    _print_summary(_stage("run")(loaded), loaded.folder)
+    _print_summary(_stage("run")(loaded, _STARTED), loaded.folder)
 
 
 @app.command()
@@ -144,7 +191,9 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
                 f"selective training reached plain training's final target loss after {reached:,} tokens "
                 f"({reached / whole:.0%} of them)"
             )
-    console.print(f"{summary['seconds']:.0f} s in all; {out / 'summary.json'} and {out / 'report.html'}")
+    # Not markup and not wrapped: a path is printed as it is.
+    written = f"{out / 'summary.json'} and {out / 'report.html'}"
+    console.print(f"{summary['seconds']:.0f} s in all; {written}", markup=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

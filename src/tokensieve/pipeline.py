@@ -6,6 +6,7 @@ when it is finished and resumes when it was interrupted.
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,23 +19,18 @@ from tokensieve.errors import UserError
 from tokensieve.recipe import Recipe, save_recipe
 from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import ScoreStore
-from tokensieve.results import finished_seconds, write_results
-from tokensieve.stage import is_main_process, read_json, write_json
-from tokensieve.training.arms import (
-    load_reference,
-    needs_scores,
-    train_arms,
-    train_reference,
-    warn_of_weak_reference,
-)
-
-WARNINGS = "warnings.json"
+from tokensieve.results import finished_seconds, run_warnings, write_results
+from tokensieve.stage import is_main_process
+from tokensieve.training.arms import needs_scores, open_scores, train_arms
+from tokensieve.training.reference import load_reference, train_reference
+from tokensieve.training.setup import check_recipe
 
 console = Console(highlight=False)
 
 
 def tokenize(recipe: Recipe) -> TokenStore:
     """Stage 1: the tokenizer, and the token stores of corpus, clean text and targets; returns the corpus."""
+    _refuse_out_among_sources(recipe)
     _start(recipe, "tokenize", several_processes=False)
     out, section = recipe.folder, recipe.corpus
     load_tokenizer(
@@ -91,13 +87,10 @@ def score(recipe: Recipe) -> ScoreStore:
 def train(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Stage 4: the arms, at equal tokens, initialisation, data order and evaluation; returns their numbers."""
     _start(recipe, "train")
+    open_scores(recipe)  # says which stage is missing
     if is_main_process():
-        path = recipe.folder / WARNINGS
-        if not path.exists():
-            warning = warn_of_weak_reference(recipe)
-            write_json(path, [] if warning is None else [warning])
-        for warning in read_json(path):
-            console.print(f"[bold yellow]warning:[/] {warning}")
+        for warning in run_warnings(recipe):
+            console.print(f"warning: {warning}", style="bold yellow", markup=False)
     numbers = train_arms(recipe)
     _finish(recipe)
     return numbers
@@ -111,6 +104,7 @@ def run(recipe: Recipe, started: float | None = None) -> dict[str, Any]:
         started: `time.monotonic()` at the start of the command, for the summary's `seconds`.
     """
     started = time.monotonic() if started is None else started
+    check_recipe(recipe)
     earlier = finished_seconds(recipe)
     tokenize(recipe)
     if needs_scores(recipe):
@@ -120,13 +114,21 @@ def run(recipe: Recipe, started: float | None = None) -> dict[str, Any]:
     return write_results(recipe, earlier, started)
 
 
+def _refuse_out_among_sources(recipe: Recipe) -> None:
+    """A folder source stands for all files below it: a second run would read what the first one wrote."""
+    for source in (*recipe.corpus.sources, *recipe.reference.sources, *recipe.evaluation.targets):
+        folder = Path(source.path or "").expanduser()
+        if source.path is not None and folder.is_dir() and recipe.folder.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{recipe.out}: `out` is inside the source {source.path}; choose an `out` elsewhere")
+
+
 def _start(recipe: Recipe, stage: str, *, several_processes: bool = True) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # one bar of ours, not one for every file of weights
     if not several_processes and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(f"tokensieve {stage} runs in one process: start it without torchrun")
     recipe.folder.mkdir(parents=True, exist_ok=True)
-    _say(f"[bold]{stage}[/]")
+    _say(stage, style="bold")
 
 
 def _finish(recipe: Recipe) -> None:
@@ -135,6 +137,6 @@ def _finish(recipe: Recipe) -> None:
         save_recipe(recipe, recipe.folder / "recipe.yaml")
 
 
-def _say(text: str) -> None:
+def _say(text: str, style: str = "") -> None:
     if is_main_process():
-        console.print(text)
+        console.print(text, style=style, markup=False)  # a name may hold square brackets

@@ -4,6 +4,7 @@ It writes the embedded default as ordinary JSONL files and runs the shipped `qui
 output folder shows exactly what one's own data and recipe have to look like.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -15,20 +16,25 @@ from tokensieve.pipeline import console, run
 from tokensieve.recipe import load_recipe
 
 
-def quickstart(out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def quickstart(out: Path, overrides: Sequence[str] = (), started: float | None = None) -> dict[str, Any]:
     """Run the embedded default into `out`; returns the summary.
 
     Args:
         out: output folder; a finished or interrupted one is continued.
         overrides: `key.sub=value` changes to quickstart.yaml.
+        started: `time.monotonic()` at the start of the command, for the summary's `seconds`.
 
     Raises:
         UserError: anything a run can raise.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     data = out / "data"
     counts = write_embedded(data)
-    console.print(f"embedded text: {counts}")
+    console.print(f"embedded text: {counts}", markup=False)
+    # Quoted: an override is YAML, in which a folder's name might mean something else.
+    folders = [
+        f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in (("out", out), ("data_dir", data))
+    ]
     with resources.as_file(resources.files("tokensieve") / "recipes" / "quickstart.yaml") as path:
-        recipe = load_recipe(path, [f"out={out}", f"data_dir={data}", *overrides])
+        recipe = load_recipe(path, [*folders, *overrides])
     return run(recipe, started)

@@ -5,34 +5,39 @@ one look at the corpus through the finished student.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.tokenizers import open_tokenizer, vocabulary_size
 from tokensieve.evaluation.passages import sample_passages
-from tokensieve.recipe import ModelSection, Recipe
+from tokensieve.recipe import Recipe
 from tokensieve.report.page import write_report
 from tokensieve.selective import make_selective
 from tokensieve.stage import read_json, write_json
-from tokensieve.training.arms import ARM_MANIFEST, REFERENCE_MANIFEST, arm_policy, training_windows
+from tokensieve.training.arms import ARM_MANIFEST, arm_policy, needs_scores, training_windows
 from tokensieve.training.loop import read_metrics
-from tokensieve.training.models import load_model
-
-_MANIFESTS = (
-    "corpus/corpus.json",
-    "clean/corpus.json",
-    "targets/*/corpus.json",
-    "reference/reference.json",
-    "scores/*/scores.json",
-    "models/*/run.json",
-)
+from tokensieve.training.reference import REFERENCE_MANIFEST, weak_reference_warning
+from tokensieve.training.setup import load, on_device, run_tokenizer
 
 
 def finished_seconds(recipe: Recipe) -> float:
     """Wall seconds of the stages that are finished already."""
-    paths = [path for pattern in _MANIFESTS for path in recipe.folder.glob(pattern)]
-    return sum(read_json(path).get("seconds", 0.0) for path in paths)
+    stages = ["corpus/corpus.json", "clean/corpus.json", "reference/reference.json"]
+    stages += [f"targets/{target.label}/corpus.json" for target in recipe.evaluation.targets]
+    stages += [f"scores/{recipe.score.name}/scores.json", *(f"models/{arm}/run.json" for arm in recipe.train.arms)]
+    paths = [recipe.folder / stage for stage in stages]
+    return sum(read_json(path).get("seconds", 0.0) for path in paths if path.exists())
+
+
+def run_warnings(recipe: Recipe) -> list[str]:
+    """What the reader of a run's numbers must know."""
+    warnings = []
+    if needs_scores(recipe):
+        weak = weak_reference_warning(recipe)
+        warnings += [] if weak is None else [weak]
+    if recipe.model.dtype != "float32":
+        warnings.append(f"the master weights are {recipe.model.dtype}: small updates are lost; use model.dtype=float32")
+    return warnings
 
 
 def write_results(recipe: Recipe, earlier_seconds: float, started: float) -> dict[str, Any]:
@@ -45,6 +50,7 @@ def write_results(recipe: Recipe, earlier_seconds: float, started: float) -> dic
     """
     out = recipe.folder
     arms = {arm: read_json(out / "models" / arm / ARM_MANIFEST)["outputs"] for arm in recipe.train.arms}
+    warnings = run_warnings(recipe)
     metrics = {arm: read_metrics(out / "models" / arm) for arm in arms}
     reference_path = out / "reference" / REFERENCE_MANIFEST
     reference = read_json(reference_path)["outputs"] if reference_path.exists() else None
@@ -77,7 +83,7 @@ def write_results(recipe: Recipe, earlier_seconds: float, started: float) -> dic
         "context": recipe.context.length,
         "seed": recipe.seed,
         "model": first["model"],
-        "warnings": read_json(out / "warnings.json"),
+        "warnings": warnings,
         "targets": [target.label for target in recipe.evaluation.targets],
         "reference": reference and {key: reference.get(key) for key in ("target_loss", "tokens", "seconds")},
         "arms": {
@@ -145,15 +151,8 @@ def _regions(arms: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _passages(recipe: Recipe) -> list[dict[str, Any]]:
-    tokenizer = open_tokenizer(recipe.folder / "tokenizer", trust_remote_code=recipe.tokenizer_code_trusted)
-    model = load_model(
-        ModelSection(name=str(recipe.folder / "models" / "slm")),
-        vocab_size=vocabulary_size(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-        length=recipe.context.length,
-        seed=recipe.seed,
-    )
-    windows = training_windows(recipe, TokenStore(recipe.folder / "corpus"))
     policy = arm_policy(recipe, "slm")
-    handle = make_selective(model, policy)
-    return sample_passages(handle, policy, windows, tokenizer, recipe.evaluation.batch_size)
+    section = replace(recipe.model, name=str(recipe.folder / "models" / "slm"), fresh=None, revision="main")
+    handle = make_selective(on_device(load(recipe, section)), policy)
+    tokenizer = run_tokenizer(recipe)
+    return sample_passages(handle, policy, training_windows(recipe), tokenizer, recipe.evaluation.batch_size)

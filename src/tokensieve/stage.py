@@ -41,11 +41,13 @@ class Stage:
         self.inputs = json.loads(json.dumps(inputs))
         self.outputs: dict[str, Any] = {}
         self.finished = False
+        self._earlier_seconds = 0.0
         if self.path.exists():
-            found = read_json(self.path)
-            _refuse_other_recipe(self.path, found.get("inputs", {}), self.inputs)
+            found = _read_manifest(self.path)
+            _refuse_other_recipe(self.path, found["inputs"], self.inputs)
             self.finished = found["finished"]
             self.outputs = found["outputs"]
+            self._earlier_seconds = found.get("seconds", 0.0)
         elif is_main_process() and folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder}: holds files but no {manifest}; choose another `out` or remove the folder")
 
@@ -54,7 +56,8 @@ class Stage:
         """Hold the folder while the stage writes; call `finish` inside.
 
         If the block raises, the folder is removed, unless `resumable` (a glob in the folder) matches
-        something that a second run continues from.
+        something that a second run continues from. If the folder stays, also after an interruption, its
+        manifest keeps the seconds spent so far.
         """
         if self.finished:
             raise ValueError(f"{self.path} is finished already")
@@ -62,21 +65,28 @@ class Stage:
         try:
             self._write()
             yield
-        except Exception:
-            if is_main_process() and (resumable is None or not any(self.folder.glob(resumable))):
-                shutil.rmtree(self.folder, ignore_errors=True)
+        except BaseException as error:
+            if is_main_process():
+                failed = isinstance(error, Exception)
+                if failed and (resumable is None or not any(self.folder.glob(resumable))):
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                elif not self.finished and self.path.exists():
+                    # A disk that is full now must not hide what went wrong first.
+                    with contextlib.suppress(OSError):
+                        self._write()
             raise
 
     def finish(self, **outputs: Any) -> None:
-        """Write the manifest for the last time, with the wall seconds since `running` began."""
+        """Write the manifest for the last time, with the wall seconds spent inside `running`, in all runs."""
         self.outputs = outputs
         self.finished = True
-        self._write(seconds=round(time.monotonic() - self._started, 3))
+        self._write()
 
-    def _write(self, **more: Any) -> None:
+    def _write(self) -> None:
         if is_main_process():
             self.folder.mkdir(parents=True, exist_ok=True)
-            manifest = {"inputs": self.inputs, "finished": self.finished, **more, "outputs": self.outputs}
+            seconds = round(self._earlier_seconds + time.monotonic() - self._started, 3)
+            manifest = {"inputs": self.inputs, "finished": self.finished, "seconds": seconds, "outputs": self.outputs}
             write_json(self.path, manifest)
 
 
@@ -92,6 +102,18 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); remove its folder and run the stage again") from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    match found:
+        case {"inputs": dict(), "finished": bool(), "outputs": dict()} if isinstance(
+            found.get("seconds", 0.0), int | float
+        ):
+            return found
+    raise UserError(
+        f"{path}: damaged (not a mapping with inputs, finished and outputs); remove its folder and run the stage again"
+    )
 
 
 def write_json(path: Path, data: Any) -> None:

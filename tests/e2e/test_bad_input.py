@@ -21,7 +21,7 @@ def fails(result: tuple[int, str, str], *words: str) -> None:
 
 
 def nothing_half_written(out: Path) -> None:
-    """Every stage folder that exists is finished; nothing temporary stays."""
+    """Every stage folder that exists is finished or can be resumed; nothing temporary stays."""
     if not out.exists():
         return
     assert not [path for path in out.rglob("*") if path.suffix == ".tmp" or path.name.startswith("unit")]
@@ -29,7 +29,9 @@ def nothing_half_written(out: Path) -> None:
         path for path in out.iterdir() if path.is_dir() and path.name not in ("models", "targets", "scores")
     ):
         manifests = [json.loads(path.read_text()) for path in folder.glob("*.json") if path.name != "config.json"]
-        assert any(manifest.get("finished") for manifest in manifests), list(folder.iterdir())
+        whole = any(manifest.get("finished") for manifest in manifests)
+        # ... or it can be resumed from a complete checkpoint
+        assert whole or any(folder.glob("checkpoint-*/tokensieve.json")), list(folder.iterdir())
     for parent in ("models", "targets", "scores"):
         for folder in (out / parent).glob("*"):
             assert any(json.loads(path.read_text()).get("finished") for path in folder.glob("*.json"))
@@ -141,15 +143,18 @@ def test_a_learning_rate_that_explodes_stops_with_step_and_documents(recipe, tok
     nothing_half_written(Path(recipe["out"]))
 
 
-def test_a_full_disk(recipe, tokensieve, tmp_path):
+@pytest.mark.parametrize("size", ["64k", "260k", "420k"])
+def test_a_full_disk(recipe, tokensieve, tmp_path, size):
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("a file system of 64 KiB cannot be mounted here (needs root)")
+        pytest.skip("a file system cannot be mounted here (needs root)")
     try:
         recipe["out"] = str(small / "run")
         fails(tokensieve("run", recipe), str(small), "No space left on device")
         nothing_half_written(small / "run")
+        for checkpoint in (small / "run").rglob("checkpoint-*"):
+            assert (checkpoint / "tokensieve.json").exists()
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def test_run_makes_models_summary_and_report_and_running_again_does_nothing(reci
         assert (out / "models" / arm / "model.safetensors").exists()
         assert "tokensieve" in (out / "models" / arm / "README.md").read_text()
         # save_steps is in the recipe, so the checkpoints are the user's
-        assert (out / "models" / arm / "checkpoints").exists()
+        assert any((out / "models" / arm).glob("checkpoint-*"))
     share = summary["arms"]["slm"]["tokens_selected"] / summary["arms"]["clm"]["tokens_selected"]
     assert share == pytest.approx(0.5, abs=0.01)
     assert "slm" in (out / "report.html").read_text()
@@ -107,6 +108,20 @@ def test_an_existing_reference_and_a_static_score_need_no_reference_training(rec
     assert 0.4 <= numbers["ratio_kept"] <= 0.7
 
 
+def test_arms_are_bound_to_the_reference_and_the_scores_they_were_trained_with(recipe, tokensieve):
+    assert tokensieve("run", recipe)[0] == 0
+    out = Path(recipe["out"])
+    shutil.rmtree(out / "reference")
+    code, _, error = tokensieve("reference", recipe, "reference.epochs=3")
+    assert code == 0, error
+    code, _, error = tokensieve("train", recipe, "reference.epochs=3")
+    assert code == 2 and "made by another reference" in error
+    shutil.rmtree(out / "scores")
+    assert tokensieve("score", recipe, "reference.epochs=3")[0] == 0
+    code, _, error = tokensieve("train", recipe, "reference.epochs=3")
+    assert code == 2 and "belongs to another recipe (scores.reference" in error
+
+
 def test_a_score_that_needs_no_reference_skips_it(recipe, tokensieve):
     code, _, error = tokensieve("run", recipe, "train.selection.score=current_loss", "train.arms=[slm]")
     assert code == 0, error
@@ -141,7 +156,7 @@ def test_a_killed_run_resumes_to_the_same_weights(recipe, tokensieve, tmp_path):
     )
     model = tmp_path / "killed" / "models" / "slm"
     deadline = time.monotonic() + 120
-    while not any(model.glob("checkpoints/checkpoint-*/tokensieve.json")):
+    while not any(model.glob("checkpoint-*/tokensieve.json")):
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -119,7 +119,8 @@ def read_text(path: Path, max_mb: int, advance: Advance) -> str:
 
 def absent_field(place: str, field: str, known: Sequence[str]) -> UserError:
     """The error for a record without the field the recipe names."""
-    return UserError(f"{place}: no field {field!r}{suggest(field, known)}; set the source's `field` or `template`")
+    hint = suggest(field, known).removeprefix("; ").removesuffix("?")
+    return UserError(f"{place}: no field {field!r} ({hint}); set the source's `field` or `template`")
 
 
 @contextlib.contextmanager

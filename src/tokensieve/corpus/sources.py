@@ -95,7 +95,9 @@ def list_inputs(source: Source) -> tuple[Input, ...]:
             raise UserError(f"{given}: no file matches; check the pattern (** goes through folders)")
     else:
         raise UserError(f"{given}: no such file or folder; check the source's path")
-    return tuple(Input(path, _size(path), _format(path, source.format)) for path in paths)
+    inputs = [Input(path, _size(path), _format(path, source.format)) for path in paths]
+    texts = itertools.count()
+    return tuple(item for item in inputs if item.format != "text" or next(texts) % source.every == 0)
 
 
 def read_documents(source: Source, max_document_mb: int) -> Iterator[Document]:

@@ -13,6 +13,7 @@ import xxhash
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from tokensieve.corpus.readers import MEGABYTE
 from tokensieve.corpus.sources import list_inputs, read_input
 from tokensieve.errors import UserError
 from tokensieve.recipe import ModelSection, Source, TokenizerSection, dump
@@ -79,6 +80,7 @@ def open_tokenizer(
     Raises:
         UserError: not found, not loadable, or without an end-of-sequence token.
     """
+    _refuse_damaged_files(Path(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
@@ -92,6 +94,15 @@ def open_tokenizer(
             f'add "eos_token" to its tokenizer_config.json or choose another tokenizer'
         )
     return tokenizer
+
+
+def _refuse_damaged_files(folder: Path) -> None:
+    """Name a file that is JSON but no object: transformers fails on it without a word about the file."""
+    for name in ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "config.json"):
+        path = folder / name
+        # Anything longer is no `[]` or `null` by mistake, and transformers says what else is wrong with it.
+        if path.is_file() and path.stat().st_size < MEGABYTE and not path.read_bytes().lstrip().startswith(b"{"):
+            raise UserError(f"{path}: holds no JSON object ({{...}}); copy the tokenizer's files again")
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -7,6 +7,7 @@ are joined into shards in order. So neither the number of workers nor an interru
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -167,7 +168,8 @@ def _run_in_processes(todo: Sequence[Unit], job: Job, workers: int, show: Callab
         min(workers, len(todo)), context, initializer=_begin_worker, initargs=(counter, stop, threads)
     )
     try:
-        pending = {pool.submit(_run_in_worker, unit, job) for unit in todo}
+        with _interrupts_held():  # the pool starts its workers while it is given work
+            pending = {pool.submit(_run_in_worker, unit, job) for unit in todo}
         while pending:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
             for future in done:
@@ -176,6 +178,19 @@ def _run_in_processes(todo: Sequence[Unit], job: Job, workers: int, show: Callab
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back. A process started meanwhile never gets it: this one stops its workers, in order.
+
+    Workers that ignored it themselves would do so only after seconds of imports.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass

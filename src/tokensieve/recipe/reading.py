@@ -7,7 +7,7 @@ anything is read, and every message names the file and the place in it.
 import dataclasses
 import difflib
 import os
-import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,22 +18,7 @@ import yaml
 
 from tokensieve.errors import UserError
 from tokensieve.recipe.sections import Recipe
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number; YAML 1.1 wants 1.0e-4 and makes it a string."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes a text which `_Loader` would read as a number."""
-
-
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
-        list("-+0123456789"),
-    )
+from tokensieve.recipe.yaml_text import Dumper, TextError, parse
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -48,13 +33,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        data = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot read the recipe ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the recipe is not UTF-8 (byte {error.start})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except TextError as error:
+        raise UserError(f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections, found {type(data).__name__}")
     for override in overrides:
@@ -73,7 +58,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            yaml.dump(dump(recipe), file, _Dumper, sort_keys=False, allow_unicode=True)
+            yaml.dump(dump(recipe), file, Dumper, sort_keys=False, allow_unicode=True)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -83,13 +68,17 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def build(kind: type, data: Any, place: str) -> Any:
-    """Make the dataclass `kind` from a mapping; `place` prefixes every message."""
+    """Make the dataclass `kind` from a mapping; `place` prefixes every message.
+
+    A field that is there without a value (null, an emptied section) counts as left out, unless it may be null.
+    """
     if not isinstance(data, Mapping):
         raise UserError(f"{place}: expected a mapping, found {data!r}")
     hints = typing.get_type_hints(kind)
     for key in data:
         if key not in hints:
             raise UserError(f"{place}: unknown key {key!r}{suggest(str(key), hints)}")
+    data = {key: value for key, value in data.items() if value is not None or type(None) in typing.get_args(hints[key])}
     for item in dataclasses.fields(kind):
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and item.name not in data:
@@ -129,11 +118,14 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, place)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise UserError(f"{place}: expected float, found a whole number above {sys.float_info.max:.2g}")
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise UserError(f"{place}: expected {hint.__name__}, found {value!r}")
+        cure = "; write true or false" if hint is bool else ""
+        raise UserError(f"{place}: expected {hint.__name__}, found {value!r}{cure}")
     return value
 
 
@@ -142,9 +134,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"override {override!r}: write key.sub=value")
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not valid YAML") from error
+        value = parse(text)
+    except TextError as error:
+        raise UserError(f"override {override!r}: {error}") from error
     node: Any = data
     *parents, last = key.split(".")
     for name in parents:
@@ -163,7 +155,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def _index(items: list[Any], name: str, override: str) -> int:
-    if not name.isdigit() or int(name) >= len(items):
+    if not name.isdecimal() or int(name) >= len(items):
         raise UserError(f"override {override!r}: {name!r} is not an item number from 0 to {len(items) - 1}")
     return int(name)
 

@@ -4,6 +4,7 @@
 options. A wrong value raises ValueError here; `reading.py` adds the file and the place.
 """
 
+import math
 import re
 import typing
 from collections.abc import Mapping
@@ -15,10 +16,25 @@ from tokensieve.selection.policy import SelectionPolicy
 
 ARMS = ("clm", "random", "slm")
 
+_MOST_TOKENS = 10**15
+"""A hundred times the largest corpus there is: more is a slip of the keyboard, and would not fit in memory."""
+_MOST_EVALUATIONS = 10_000
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _require_folder_name(name: str) -> None:
+    _require(
+        re.fullmatch(r"\w[\w.-]*", name) is not None,
+        f"name {name!r} is not a folder name: use letters, digits, _ . and -, beginning with a letter, digit or _",
+    )
+
+
+def _require_tokens(tokens: int) -> None:
+    _require(1 <= tokens <= _MOST_TOKENS, f"tokens must be from 1 to {_MOST_TOKENS:.0e}, not {tokens}")
 
 
 @dataclass(frozen=True)
@@ -42,11 +58,12 @@ class Source:
     format: typing.Literal["auto", "jsonl", "parquet", "text"] = "auto"
     """`auto` decides by the file's name; one plain text file is one document."""
     name: str | None = None
-    """What reports call it; the default is made from the path or id."""
+    """What reports call it, also a folder's name; the default is made from the path or id."""
     weight: float | None = None
     """Share of the training windows (6, 3, 1, ...). Give it to all sources or to none."""
     every: int = 1
-    """Take every n-th document of each file, the first included: a small proxy of a large corpus."""
+    """Take every n-th document of each file, the first included: a small proxy of a large corpus. Plain text is
+    one document a file, so there it is every n-th file of the source."""
     regions_field: str | None = None
     """A field with [[start, end, "kind"], ...] in characters: lets the report say what was kept where. Also
     [start, end]: one span, named by the field. A source without regions is one region beside those with."""
@@ -54,7 +71,12 @@ class Source:
     def __post_init__(self) -> None:
         _require((self.path is None) != (self.hub is None), "give exactly one of path and hub")
         _require(self.every >= 1, f"every must be at least 1, not {self.every}")
-        _require(self.weight is None or self.weight > 0, f"weight must be above 0, not {self.weight}")
+        _require(
+            self.weight is None or (self.weight > 0 and math.isfinite(self.weight)),
+            f"weight must be above 0 and finite, not {self.weight}",
+        )
+        if self.name is not None:
+            _require_folder_name(self.name)
 
     @property
     def label(self) -> str:
@@ -162,7 +184,12 @@ class ReferenceSection:
             return
         _require(len(self.sources) > 0, "name the clean text under sources, or an existing reference model")
         _require((self.epochs is None) != (self.tokens is None), "give exactly one of epochs and tokens")
-        _require((self.epochs or self.tokens or 0) > 0, "epochs or tokens must be above 0")
+        if self.tokens is not None:
+            _require_tokens(self.tokens)
+        _require(
+            self.epochs is None or (self.epochs > 0 and math.isfinite(self.epochs)),
+            f"epochs must be above 0 and finite, not {self.epochs}",
+        )
 
 
 @dataclass(frozen=True)
@@ -180,7 +207,7 @@ class ScoreSection:
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size must be at least 1")
-        _require(re.fullmatch(r"[\w.-]+", self.name) is not None, f"name {self.name!r} is not a folder name")
+        _require_folder_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -197,8 +224,9 @@ class TrainSection:
     """transformers.TrainingArguments."""
 
     def __post_init__(self) -> None:
-        _require(self.tokens >= 1, "tokens must be at least 1")
+        _require_tokens(self.tokens)
         _require(len(self.arms) > 0, "arms is empty: name at least one")
+        _require(len(set(self.arms)) == len(self.arms), f"arms names one twice: {', '.join(self.arms)}; keep one")
         for score in self.selection.scores:
             _require(
                 score not in ("history_loss", "mask"),
@@ -220,7 +248,7 @@ class EvaluationSection:
     """Windows per forward pass."""
 
     def __post_init__(self) -> None:
-        _require(self.count >= 1, "count must be at least 1")
+        _require(1 <= self.count <= _MOST_EVALUATIONS, f"count must be from 1 to {_MOST_EVALUATIONS}, not {self.count}")
         _require(self.batch_size >= 1, "batch_size must be at least 1")
         names = [target.label for target in self.targets]
         _require(len(set(names)) == len(names), f"two targets share a name: {names}; give each a name")
@@ -254,7 +282,7 @@ class Recipe:
     data_dir: str | None = None
     """What `{data_dir}` stands for in paths."""
     seed: int = 0
-    """Seeds initialisation, data order and random selection."""
+    """Seeds initialisation, data order and random selection; from 0 to 2**32 - 1."""
     tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
     context: ContextSection = field(default_factory=ContextSection)
     score: ScoreSection = field(default_factory=ScoreSection)
@@ -262,6 +290,11 @@ class Recipe:
     plan: PlanSection = field(default_factory=PlanSection)
 
     def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, f"seed must be from 0 to 2**32 - 1, not {self.seed}")
+        _require(
+            self.score.entropy or "reference_entropy" not in self.train.selection.scores,
+            "train.selection reads reference_entropy, which is stored only with score.entropy: true; set it",
+        )
         _require(
             self.model.name is not None or self.tokenizer.name is not None or self.tokenizer.train_vocab is not None,
             "a fresh model has no tokenizer: give tokenizer.name or tokenizer.train_vocab",

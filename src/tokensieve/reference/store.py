@@ -44,7 +44,8 @@ class ScoreStore:
         if not manifest["finished"]:
             raise UserError(f"{path}: scoring is not finished; run `tokensieve score` again")
         self.outputs: dict[str, Any] = manifest["outputs"]
-        inputs = manifest["inputs"]
+        inputs: dict[str, Any] = manifest["inputs"]
+        self.inputs = inputs
         if inputs["corpus"] != corpus_identity(corpus):
             raise UserError(f"{path}: made for another corpus than {corpus.folder}; score it again under another name")
         here = {"length": context.length, "document_mask": context.document_mask}

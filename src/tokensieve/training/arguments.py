@@ -24,6 +24,11 @@ _OURS = {
     "remove_unused_columns": "tokensieve: the loss reads the extra columns",
     "train_sampling_strategy": "tokensieve: all arms see the same order",
     "resume_from_checkpoint": "tokensieve: run the command again",
+    "save_only_model": "tokensieve: a run must be able to resume",
+    "ignore_data_skip": "tokensieve: a resumed run continues with the tokens that come next",
+    "eval_on_start": "`evaluation`",
+    "load_best_model_at_end": "tokensieve: arms are compared at equal tokens",
+    "push_to_hub": "nobody: upload the finished model folder yourself",
     "do_train": "the command",
     "do_eval": "`evaluation`",
     "eval_strategy": "`evaluation`",
@@ -53,6 +58,10 @@ def training_arguments(
         "save_total_limit": 2,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
+        # What trackers call the run and, where they know projects, its project.
+        "run_name": output.name,
+        "project": output.parent.parent.name or "tokensieve",
+        "ddp_find_unused_parameters": False,
         "use_cpu": not torch.accelerator.is_available(),  # without it bf16 autocast refuses to run on a CPU
         "disable_tqdm": False,  # its default follows the verbosity of the library's log
     }
@@ -75,7 +84,10 @@ def training_arguments(
 def tokens_per_step(options: Mapping[str, Any], length: int, place: str) -> int:
     """Tokens that one optimizer step sees: rows of a micro-step * accumulation * ranks * length."""
     args = training_arguments(options, place=place, output=Path("."), steps=1, seed=0)
-    return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size * length
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if args.per_device_train_batch_size < 1 or args.gradient_accumulation_steps < 1:
+        raise UserError(f"{place}: per_device_train_batch_size and gradient_accumulation_steps must be at least 1")
+    return rows * length
 
 
 def steps_for(tokens: float, per_step: int, place: str) -> int:

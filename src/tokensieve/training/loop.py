@@ -5,13 +5,16 @@ interrupted run continues from its last complete checkpoint: on one process the 
 as if it had never stopped, because order, random selection and evaluation are pure functions of seed and step.
 """
 
+import contextlib
+import errno
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
 
 from tokensieve.corpus.windows import Windows, identity
@@ -24,9 +27,8 @@ from tokensieve.training.arguments import keeps_checkpoints, training_arguments
 from tokensieve.training.metrics import CHECKPOINT_STATE, MetricsCallback
 from tokensieve.training.progress import ProgressLines
 
-CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
-RESUMABLE = f"{CHECKPOINTS}/checkpoint-*/{CHECKPOINT_STATE}"
+RESUMABLE = f"checkpoint-*/{CHECKPOINT_STATE}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Run:
     """What one training run is made of."""
 
     folder: Path
-    """Receives the model, metrics.jsonl and, while running, checkpoints/."""
+    """Receives the model, metrics.jsonl and, while running, checkpoint-*/."""
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     windows: Windows
@@ -62,32 +64,37 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         UserError: options that cannot be, or a NaN or infinite loss (with the step and the documents).
     """
-    checkpoints = run.folder / CHECKPOINTS
-    args = training_arguments(run.options, place=run.place, output=checkpoints, steps=run.steps, seed=run.seed)
+    args = training_arguments(run.options, place=run.place, output=run.folder, steps=run.steps, seed=run.seed)
     try:
         handle = make_selective(run.model, run.policy)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{run.place}: this model cannot be trained selectively: {error}") from error
     evaluate_at = frozenset(round(run.steps * i / run.evaluations) for i in range(run.evaluations + 1))
     regions = run.windows.store if run.count_regions and run.windows.store.regions else None
     metrics = MetricsCallback(handle, run.targets, run.tokens_per_step, evaluate_at, run.folder / METRICS, regions)
-    trainer = Trainer(
-        model=run.model,
-        args=args,
-        train_dataset=run.windows,
-        data_collator=identity,  # type: ignore[arg-type]
-    )
+    try:
+        trainer = Trainer(
+            model=run.model,
+            args=args,
+            train_dataset=run.windows,
+            data_collator=identity,  # type: ignore[arg-type]
+        )
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"{run.place}: {' '.join(str(error).split())}") from error
     # First, so that the trackers' callbacks find our numbers in the logs.
     trainer.callback_handler.callbacks.insert(0, metrics)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     progress = ProgressLines(run.folder.name)
     if not args.disable_tqdm:
         trainer.add_callback(progress)
-    resume = _last_complete(checkpoints)
+    resume = _last_complete(run.folder)
     if resume is None and is_main_process():
         (run.folder / METRICS).unlink(missing_ok=True)
     try:
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        with _full_disk_is_the_users(run.folder):
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+            handle.remove()
+            _save(run, trainer)
     except NonFiniteLossError as error:
         where = _documents(run.windows, error)
         raise UserError(
@@ -96,10 +103,7 @@ def train(run: Run) -> dict[str, Any]:
         ) from error
     finally:
         progress.progress.stop()
-    handle.remove()
-    result = _final_numbers(run, metrics)
-    _save(run, trainer)
-    return result
+    return _final_numbers(run, metrics)
 
 
 def _save(run: Run, trainer: Trainer) -> None:
@@ -111,10 +115,35 @@ def _save(run: Run, trainer: Trainer) -> None:
         run.tokenizer.save_pretrained(run.folder)
 
 
-def remove_checkpoints(run: Run) -> None:
+def remove_checkpoints(folder: Path, options: Mapping[str, Any]) -> None:
     """Remove checkpoints that were made for resuming only; those the user asked for stay."""
-    if is_main_process() and not keeps_checkpoints(run.options):
-        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    if is_main_process() and not keeps_checkpoints(options):
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+
+@contextlib.contextmanager
+def _full_disk_is_the_users(folder: Path) -> Iterator[None]:
+    """A full disk is one line, and no half-written checkpoint stays.
+
+    Saving goes through three libraries, each of which reports it in its own way.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not _is_disk_full(error, folder):
+            raise
+        _last_complete(folder)
+        raise UserError(f"{folder}: No space left on device; free space or choose another `out`") from error
+
+
+def _is_disk_full(error: BaseException | None, folder: Path) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    # torch's zip writer and safetensors do not pass the number on; what they leave behind fills the disk.
+    return shutil.disk_usage(folder).free < 2**20
 
 
 def _final_numbers(run: Run, metrics: MetricsCallback) -> dict[str, Any]:
@@ -124,7 +153,7 @@ def _final_numbers(run: Run, metrics: MetricsCallback) -> dict[str, Any]:
     numbers = {
         "tokens_seen": last["tokens_seen"],
         "tokens_selected": last["tokens_selected"],
-        "ratio_kept": last["tokens_selected"] / (last["tokens_seen"] or 1),
+        "ratio_kept": last["tokens_selected"] / max(metrics.candidates, 1),
         "seconds": last["seconds"],
         "targets": {
             name: {"loss": last[f"target_loss/{name}"], "bits_per_byte": last[f"target_bits_per_byte/{name}"]}
@@ -152,15 +181,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: damaged ({error}); remove its folder and train again") from error
 
 
-def _last_complete(checkpoints: Path) -> Path | None:
+def _last_complete(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; half-written ones are removed."""
     complete = []
-    for folder in checkpoints.glob("checkpoint-*"):
-        if (folder / CHECKPOINT_STATE).exists():
-            read_json(folder / CHECKPOINT_STATE)
-            complete.append((int(folder.name.split("-")[1]), folder))
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / CHECKPOINT_STATE).exists():
+            read_json(checkpoint / CHECKPOINT_STATE)
+            complete.append((int(checkpoint.name.split("-")[1]), checkpoint))
         elif is_main_process():
-            shutil.rmtree(folder)
+            shutil.rmtree(checkpoint)
     return max(complete)[1] if complete else None
 
 

@@ -6,6 +6,7 @@ checkpoint, in a file that also marks the checkpoint as complete.
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from tokensieve.corpus.store import TokenStore
+from tokensieve.errors import UserError
 from tokensieve.evaluation.target_loss import Targets, pooled
 from tokensieve.selective import SelectiveHandle
 from tokensieve.stage import read_json, write_json
@@ -52,6 +54,7 @@ class MetricsCallback(TrainerCallback):
         self.evaluate_at = evaluate_at if targets is not None else frozenset()
         self.path = path
         self.tokens_selected = 0
+        self.candidates = 0
         self.seconds = 0.0
         self.region_counts = _RegionCounts(regions) if regions is not None else None
         handle.keep_selection = self.region_counts is not None
@@ -64,6 +67,7 @@ class MetricsCallback(TrainerCallback):
         if state.global_step:
             saved = read_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / CHECKPOINT_STATE)
             self.tokens_selected, self.seconds = saved["tokens_selected"], saved["seconds"]
+            self.candidates = saved["candidates"]
             if state.is_world_process_zero:  # they are sums over ranks: one rank carries them on
                 if saved["sums"] is not None:
                     sums = torch.tensor(saved["sums"], dtype=torch.float64)
@@ -104,6 +108,12 @@ class MetricsCallback(TrainerCallback):
             return  # the Trainer's closing summary
         sums = self._take_sums()
         self.tokens_selected += int(sums["selected"])
+        self.candidates += int(sums["valid"])
+        if sums["selected"] == 0:
+            raise UserError(
+                f"{self.path.parent.name}: no token was selected up to step {state.global_step} ({sums['valid']:.0f} "
+                f"candidates since the last log); raise the ratio, or score the corpus again"
+            )
         unselected = sums["measured_valid"] - sums["measured_selected"]
         logs["tokens_seen"] = state.global_step * self.tokens_per_step
         logs["tokens_selected"] = self.tokens_selected
@@ -130,6 +140,7 @@ class MetricsCallback(TrainerCallback):
                 Path(args.output_dir) / f"checkpoint-{state.global_step}" / CHECKPOINT_STATE,
                 {
                     "tokens_selected": self.tokens_selected,
+                    "candidates": self.candidates,
                     "seconds": time.monotonic() - self._started,
                     "sums": sums,
                     "regions": regions,
@@ -209,6 +220,11 @@ def _summed_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tens
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read ({error.strerror}); remove {path.parent} and train again") from error
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(temporary, path)

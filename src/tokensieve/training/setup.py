@@ -1,0 +1,125 @@
+"""From a recipe to the parts of a training run: model, windows, targets, steps; and the checks before anything runs.
+
+The reference and the arms share all of it, which is what makes them comparable.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tokensieve import __version__
+from tokensieve.corpus.store import TokenStore
+from tokensieve.corpus.tokenizers import open_tokenizer
+from tokensieve.corpus.windows import Windows, sample_order
+from tokensieve.errors import UserError
+from tokensieve.evaluation.target_loss import Targets, pooled
+from tokensieve.recipe import ModelSection, Recipe
+from tokensieve.selection import SelectionPolicy
+from tokensieve.selective import make_selective
+from tokensieve.stage import is_main_process
+from tokensieve.training.arguments import steps_for, tokens_per_step
+from tokensieve.training.card import model_card
+from tokensieve.training.loop import Run, train
+from tokensieve.training.models import check_section, describe_model, load_model
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what could only fail after hours: Trainer options, budgets, a context above the model's.
+
+    Raises:
+        UserError: the first thing found.
+    """
+    arm_steps(recipe)
+    check_section(recipe.model, recipe.context.length)
+    if recipe.reference.sources:
+        per_step = tokens_per_step(recipe.reference.trainer, recipe.context.length, "reference.trainer")
+        if recipe.reference.tokens is not None:
+            steps_for(recipe.reference.tokens, per_step, "reference.tokens")
+    if recipe.reference.model is not None:
+        check_section(recipe.reference.model, recipe.context.length)
+
+
+def arm_steps(recipe: Recipe) -> tuple[int, int]:
+    """Optimizer steps of each arm, and the tokens that one step sees."""
+    per_step = tokens_per_step(recipe.train.trainer, recipe.context.length, "train.trainer")
+    return steps_for(recipe.train.tokens, per_step, "train.tokens"), per_step
+
+
+def run_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer that `tokensieve tokenize` made.
+
+    Raises:
+        UserError: it has not run yet.
+    """
+    folder = recipe.folder / "tokenizer"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no tokenizer here; run `tokensieve tokenize` first")
+    return open_tokenizer(folder, trust_remote_code=recipe.tokenizer_code_trusted)
+
+
+def load(recipe: Recipe, section: ModelSection) -> PreTrainedModel:
+    """A model of the recipe, checked against its tokenizer and context (see `models.load_model`)."""
+    return load_model(section, run_tokenizer(recipe), recipe.context, recipe.seed)
+
+
+def windows_for(recipe: Recipe, store: TokenStore, tokens: int, columns: Mapping[str, Sequence[np.ndarray]]) -> Windows:
+    """`tokens` tokens of a store in training order."""
+    length = recipe.context.length
+    order = sample_order(store, length, tokens // length, seed=recipe.seed)
+    return Windows(store, length, document_mask=recipe.context.document_mask, columns=columns, order=order)
+
+
+def open_targets(recipe: Recipe) -> Targets | None:
+    """The evaluation sets, or None if the recipe names none."""
+    section = recipe.evaluation
+    if not section.targets:
+        return None
+    stores = {target.label: TokenStore(recipe.folder / "targets" / target.label) for target in section.targets}
+    return Targets(stores, recipe.context.length, recipe.context.document_mask, section.batch_size)
+
+
+def measure(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
+    """Target losses of a model as it is: `targets`, and `target_loss`, `target_bits_per_byte` over all of them."""
+    targets = open_targets(recipe)
+    if targets is None:
+        return {"targets": {}}
+    handle = make_selective(on_device(model), SelectionPolicy(ratio=1))
+    losses = targets.evaluate(handle)
+    handle.remove()
+    whole = pooled(losses)
+    return {
+        "targets": {name: item.plain() for name, item in losses.items()},
+        "target_loss": whole.loss,
+        "target_bits_per_byte": whole.bits_per_byte,
+    }
+
+
+def on_device(model: PreTrainedModel) -> PreTrainedModel:
+    """The model on the accelerator, if there is one."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return model.to(device)  # type: ignore[arg-type]
+
+
+def train_with_card(recipe: Recipe, run: Run, arm: str, base: ModelSection, reference: str) -> dict[str, Any]:
+    """`loop.train`, then the model card beside the model; returns the run's numbers."""
+    numbers = train(run)
+    selecting = run.policy.ratio < 1 or bool(run.policy.parts)
+    facts = {
+        **numbers,
+        "arm": arm,
+        "base": base.name or f"a fresh {describe_model(run.model)['description']}",
+        "reference": reference,
+        "score": run.policy.score if selecting else "none (all tokens)",
+        "ratio": run.policy.ratio,
+        "scope": run.policy.scope,
+        "context": recipe.context.length,
+        "document_mask": recipe.context.document_mask,
+        "seed": recipe.seed,
+        "version": __version__,
+    }
+    if is_main_process():
+        (run.folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+    return numbers
