@@ -22,7 +22,7 @@ from tokensieve.errors import UserError
 from tokensieve.recipe import load_recipe
 
 _STARTED = time.monotonic()
-"""Before torch's and transformers' imports, which the summary's seconds include."""
+"""Before a command imports what it needs: the summary's seconds include that."""
 
 _CURES = {
     errno.ENOSPC: "free space or choose another `out`",

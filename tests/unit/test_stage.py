@@ -51,6 +51,42 @@ def test_damaged_manifests_are_named(tmp_path):
         Stage(tmp_path, "m.json", {})
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '"x"', "{}", '{"inputs": {}}', '{"inputs": [], "finished": true, "outputs": {}}']
+)
+def test_manifests_that_are_other_json_are_damaged(tmp_path, text):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(UserError, match="m.json: damaged .*remove its folder"):
+        Stage(tmp_path, "m.json", {"x": 1})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+def test_seconds_count_on_after_an_interruption(tmp_path, monkeypatch, error):
+    now = [0.0]
+    monkeypatch.setattr("tokensieve.stage.time.monotonic", lambda: now[0])
+    for spent, total in ((5.0, 5.0), (2.0, 7.0)):
+        stage = Stage(tmp_path / "a", "m.json", {})
+        with pytest.raises(error), stage.running(resumable="part"):
+            (tmp_path / "a" / "part").touch()
+            now[0] += spent
+            raise error
+        manifest = read_json(tmp_path / "a" / "m.json")
+        assert not manifest["finished"] and manifest["seconds"] == total
+        now[0] += 100  # nobody works
+    stage = Stage(tmp_path / "a", "m.json", {})
+    with stage.running():
+        now[0] += 1
+        stage.finish(x=1)
+    assert read_json(tmp_path / "a" / "m.json") == {"inputs": {}, "finished": True, "seconds": 8.0, "outputs": {"x": 1}}
+
+
+def test_only_the_main_process_writes_seconds(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(KeyboardInterrupt), Stage(tmp_path / "a", "m.json", {}).running():
+        raise KeyboardInterrupt
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_json_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})

@@ -33,6 +33,13 @@ def _require_folder_name(name: str) -> None:
     )
 
 
+def _require_booleans(options: Mapping[str, Any]) -> None:
+    # Handed on as they are, such a text would be true, whatever it says; only strategies know a "no".
+    for name, value in options.items():
+        word = isinstance(value, str) and value.lower() in ("yes", "no", "on", "off")
+        _require(not word or str(name).endswith("_strategy"), f"{name} is the text {value!r}; write true or false")
+
+
 def _require_tokens(tokens: int) -> None:
     _require(1 <= tokens <= _MOST_TOKENS, f"tokens must be from 1 to {_MOST_TOKENS:.0e}, not {tokens}")
 
@@ -103,6 +110,7 @@ class ModelSection:
 
     def __post_init__(self) -> None:
         _require((self.name is None) != (self.fresh is None), "give exactly one of name and fresh")
+        _require_booleans(self.fresh or {})
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,7 @@ class ReferenceSection:
     """transformers.TrainingArguments."""
 
     def __post_init__(self) -> None:
+        _require_booleans(self.trainer)
         if self.existing is not None:
             _require(not self.sources, "existing and sources exclude each other")
             return
@@ -225,6 +234,7 @@ class TrainSection:
 
     def __post_init__(self) -> None:
         _require_tokens(self.tokens)
+        _require_booleans(self.trainer)
         _require(len(self.arms) > 0, "arms is empty: name at least one")
         _require(len(set(self.arms)) == len(self.arms), f"arms names one twice: {', '.join(self.arms)}; keep one")
         for score in self.selection.scores:

@@ -74,6 +74,15 @@ def test_plain_text_is_one_document(tmp_path: Path) -> None:
     assert document.bytes == len(data)
 
 
+def test_every_nth_file_of_plain_text_is_taken(tmp_path: Path) -> None:
+    for i in range(5):
+        (tmp_path / f"{i}.txt").write_text(str(i))
+    (tmp_path / "0a.jsonl").write_text("".join(f'{{"text": "line {i}"}}\n' for i in range(3)))
+    assert read(tmp_path, format="text", every=2) == ["0", "2", "4"]
+    assert read(tmp_path, every=3) == ["0", "line 0", "3"]
+    assert read(tmp_path / "1.txt", every=3) == ["1"]
+
+
 def test_folders_are_walked_in_order_and_hidden_or_unknown_files_left_out(tmp_path: Path) -> None:
     for name in ("b/2.txt", "a/z.txt", "a.txt", "a/b/1.txt", ".git/x.txt", "a/.hidden.txt", "README.md", "c.py"):
         path = tmp_path / name
@@ -147,8 +156,12 @@ def test_regions_that_do_not_fit_are_refused(write_jsonl: Callable[..., Path], r
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a.jsonl: line 2: not valid JSON .*one JSON object a line"),
         ("a.jsonl", b"[" * 100_000, r"line 1: not valid JSON"),
         ("a.jsonl", b'{"text": "a"}\n\n["a"]\n', r"line 3: a JSON list, not an object"),
-        ("a.jsonl", b'{"txt": "a", "id": 1}\n', r"line 1: no field 'text'; did you mean 'txt'\?"),
-        ("a.jsonl", b'{"a": "a", "id": 1}\n', r"line 1: no field 'text'; known: a, id; set the source's `field`"),
+        (
+            "a.jsonl",
+            b'{"txt": "a", "id": 1}\n',
+            r"line 1: no field 'text' \(did you mean 'txt'\); set the source's `field`",
+        ),
+        ("a.jsonl", b'{"a": "a", "id": 1}\n', r"line 1: no field 'text' \(known: a, id\); set the source's `field`"),
         ("a.jsonl", b'{"text": 3}\n', r"line 1: field 'text' is of type int, not a string"),
         ("a.jsonl", b'{"text": null}\n', r"line 1: field 'text' is null, not a string"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"line 2: not UTF-8 \(byte 11 of the line is 0xe9\)"),
@@ -172,7 +185,7 @@ def test_a_bad_file_is_one_line_with_its_place(tmp_path: Path, name: str, data: 
 def test_bad_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pa.parquet.write_table(pa.table({"content": TEXTS, "id": list(range(4))}), path)
-    fails(path, r"a.parquet: no field 'text'; .*set the source's `field` or `template`")
+    fails(path, r"a.parquet: no field 'text' \(.*\); set the source's `field` or `template`")
     fails(path, r"a.parquet: row 0 \(from 0\): field 'id' is of type int, not a string", field="id")
     pa.parquet.write_table(pa.table({"text": ["a", None]}), path)
     fails(path, r"row 1 \(from 0\): field 'text' is null, not a string")

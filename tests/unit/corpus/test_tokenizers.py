@@ -1,6 +1,8 @@
 """Tokenizers: given, the model's own or trained; digests tell ids apart; mistakes are named."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,3 +128,12 @@ def test_a_sample_is_spread_over_documents_and_sources(write_jsonl: Callable[...
 
 def test_training_a_bpe_twice_gives_the_same_ids() -> None:
     assert tokenizer_digest(train_bpe(TEXT, 280)) == tokenizer_digest(train_bpe(TEXT, 280))
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", ["[]", "null", ""])
+def test_a_tokenizer_file_that_is_no_object_is_named(bpe_folder: Path, tmp_path: Path, name: str, content: str) -> None:
+    folder = shutil.copytree(bpe_folder, tmp_path / "damaged")
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(folder / name))}: holds no JSON object"):
+        open_tokenizer(folder)

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +312,27 @@ def test_units_follow_sources_and_sizes(write_jsonl: Write, monkeypatch: pytest.
     assert names == [["_"], ["a", "b"], ["c"], ["d", "e"], ["other"]]
     assert [unit.source for unit in planned] == [0, 0, 0, 0, 1]
     assert [unit.number for unit in planned] == [0, 1, 2, 3, 4]
+
+
+def test_workers_are_started_without_ctrl_c(
+    write_jsonl: Write, bpe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked: list[bool] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int, context: Any, initializer: Any, initargs: tuple[Any, ...]) -> None:
+            super().__init__(1, initializer=initializer, initargs=initargs)
+
+        def submit(self, *args: Any) -> Future[Any]:  # type: ignore[override]
+            # A process of the real pool starts here, with the signals held back that are held back now.
+            blocked.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            return super().submit(*args)
+
+    monkeypatch.setattr(tokenizing, "ProcessPoolExecutor", Pool)
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+    monkeypatch.setattr(units, "UNIT_BYTES", 1)
+    for i in range(3):
+        write_jsonl(f"in/{i}.jsonl", ["text"])
+    run([Source(path=str(tmp_path / "in"))], tmp_path / "out", bpe_folder, workers=2)
+    assert blocked == [True, True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

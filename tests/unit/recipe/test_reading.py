@@ -63,8 +63,19 @@ def test_minimal_recipe_gets_defaults(file: Path) -> None:
         ("train.selection.ratio=half", "{file}: train: selection: ratio: expected float, found 'half'"),
         ("seed=1.5", "{file}: seed: expected int, found 1.5"),
         ("seed=true", "{file}: seed: expected int, found True"),
-        ("seed=", "{file}: seed: expected int, found None"),
-        ("context.document_mask=1", "{file}: context: document_mask: expected bool, found 1"),
+        ("seed=-1", "{file}: seed must be from 0 to 2**32 - 1, not -1"),
+        ("seed=4294967296", "{file}: seed must be from 0 to 2**32 - 1, not 4294967296"),
+        ("out=", "{file}: out is missing"),
+        ("corpus=", "{file}: corpus is missing"),
+        ("corpus.sources=", "{file}: corpus: sources is missing"),
+        ("context.document_mask=1", "{file}: context: document_mask: expected bool, found 1; write true or false"),
+        ("score.entropy=yes", "{file}: score: entropy: expected bool, found 'yes'; write true or false"),
+        ("train.trainer.use_cpu=no", "{file}: train: use_cpu is the text 'no'; write true or false"),
+        ("reference.trainer.bf16=On", "{file}: reference: bf16 is the text 'On'; write true or false"),
+        (
+            "model={fresh: {tie_word_embeddings: yes}}",
+            "{file}: model: tie_word_embeddings is the text 'yes'; write true or false",
+        ),
         ("out=3", "{file}: out: expected str, found 3"),
         ("train.arms=slm", "{file}: train: arms: expected a list, found 'slm'"),
         ("train.arms=[slm, sml]", "{file}: train: unknown arm 'sml'; the arms are clm, random, slm"),
@@ -78,7 +89,31 @@ def test_minimal_recipe_gets_defaults(file: Path) -> None:
         ("corpus.sources.0.hub=a/b", "{file}: corpus: sources.0: give exactly one of path and hub"),
         ("reference.tokens=5", "{file}: reference: give exactly one of epochs and tokens"),
         ("plan.corpus_tokens=0", "{file}: plan: corpus_tokens must be at least 1"),
-        ("score.name=a/b", "{file}: score: name 'a/b' is not a folder name"),
+        ("reference.epochs=.inf", "{file}: reference: epochs must be above 0 and finite, not inf"),
+        ("reference.epochs=.nan", "{file}: reference: epochs must be above 0 and finite, not nan"),
+        (
+            "reference.epochs=1" + 400 * "0",
+            "{file}: reference: epochs: expected float, found a whole number above 1.8e+308",
+        ),
+        (
+            "reference={sources: [{path: a}], tokens: 2e15}",
+            "{file}: reference: tokens must be from 1 to 1e+15, not 2" + 15 * "0",
+        ),
+        ("train.tokens=2e15", "{file}: train: tokens must be from 1 to 1e+15, not 2" + 15 * "0"),
+        ("evaluation.count=10001", "{file}: evaluation: count must be from 1 to 10000, not 10001"),
+        ("train.arms=[slm, clm, slm]", "{file}: train: arms names one twice: slm, clm, slm; keep one"),
+        (
+            "corpus.sources.0.weight=.inf",
+            "{file}: corpus: sources.0: weight must be above 0 and finite, not inf",
+        ),
+        (
+            "train.selection.score=reference_entropy",
+            "{file}: train.selection reads reference_entropy, which is stored only with score.entropy: true; set it",
+        ),
+        (
+            "train.selection={score: union, parts: [{score: reference_entropy, ratio: 1}, {score: random, ratio: 1}]}",
+            "{file}: train.selection reads reference_entropy, which is stored only with score.entropy: true; set it",
+        ),
     ],
 )
 def test_mistakes_name_file_place_and_cure(file: Path, override: str, expected: str) -> None:
@@ -97,7 +132,12 @@ def test_missing_sections_are_named(tmp_path: Path, missing: str) -> None:
     [
         ("seed", "override 'seed': write key.sub=value"),
         ("=1", "override '=1': write key.sub=value"),
-        ("seed=[1", "override 'seed=[1': the value is not valid YAML"),
+        ("seed=[1", "override 'seed=[1': not valid YAML: while parsing"),
+        ("train.trainer={a: 1, a: 2}", "line 1: key 'a' is there already in line 1; keep one"),
+        (
+            "corpus.sources.².path=x",
+            "override 'corpus.sources.².path=x': '²' is not an item number from 0 to 1",
+        ),
         (
             "corpus.sources.2.path=x",
             "override 'corpus.sources.2.path=x': '2' is not an item number from 0 to 1",
@@ -107,7 +147,32 @@ def test_missing_sections_are_named(tmp_path: Path, missing: str) -> None:
     ],
 )
 def test_wrong_overrides_are_named(file: Path, override: str, expected: str) -> None:
-    assert message(file, override) == expected
+    assert message(file, override).startswith("override ") and expected in message(file, override)
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "a[1]", ".hidden", "-x", "a b", "''"])
+@pytest.mark.parametrize(("key", "place"), [("score.name", "score"), ("corpus.sources.0.name", "corpus: sources.0")])
+def test_names_that_become_folders_are_plain(file: Path, key: str, place: str, name: str) -> None:
+    expected = f"{file}: {place}: name {name if name[0] == chr(39) else repr(name)} is not a folder name: use letters"
+    assert message(file, f"{key}={name}").startswith(expected)
+
+
+def test_plain_names_are_accepted(file: Path) -> None:
+    recipe = load_recipe(file, ["score.name=_ünï-1.5", "corpus.sources.0.name=7b"])
+    assert (recipe.score.name, recipe.corpus.sources[0].name) == ("_ünï-1.5", "7b")
+
+
+def test_a_strategy_may_be_no(file: Path) -> None:
+    assert load_recipe(file, ["train.trainer.save_strategy=no"]).train.trainer["save_strategy"] == "no"
+
+
+def test_what_is_left_empty_gets_its_default(file: Path) -> None:
+    recipe = load_recipe(
+        file, ["seed=", "evaluation=", "train.trainer=null", "train.selection.ratio=~", "model.fresh="]
+    )
+    assert recipe.seed == 0 and recipe.evaluation.count == 10
+    assert recipe.train.trainer == {} and recipe.train.selection.ratio == 0.6
+    assert recipe.model.fresh is None
 
 
 def test_overrides_reach_lists_mappings_and_new_sections(file: Path) -> None:
@@ -129,6 +194,17 @@ def test_overrides_reach_lists_mappings_and_new_sections(file: Path) -> None:
     assert recipe.tokenizer.name == "other"
     assert recipe.train.tokens == 2000 and isinstance(recipe.train.tokens, int)
     assert recipe.out == "a=b"
+
+
+def test_an_override_changes_one_use_of_an_alias_only(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    shared = yaml.safe_dump({key: value for key, value in MINIMAL.items() if key not in ("reference", "train")})
+    path.write_text(
+        f"{shared}reference:\n  sources: [path: c.jsonl]\n  epochs: 1\n  trainer: &t {{learning_rate: 1e-4}}\n"
+        "train:\n  tokens: 5\n  trainer: *t\n"
+    )
+    recipe = load_recipe(path, ["train.trainer.learning_rate=5"])
+    assert recipe.train.trainer == {"learning_rate": 5} and recipe.reference.trainer == {"learning_rate": 1e-4}
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001", "1_0e-5", "+1e-4"])
@@ -214,7 +290,27 @@ texts = st.one_of(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1).filter(
         lambda text: "{data_dir}" not in text
     ),
-    st.sampled_from(["1e-4", "1E5", "yes", "null", "~", "2024-01-01", "0x10", "1_000", "# no", "a: b", "'", ".5"]),
+    st.sampled_from(
+        [
+            "1e-4",
+            "1E5",
+            "yes",
+            "no",
+            "Off",
+            "on",
+            "true",
+            "FALSE",
+            "null",
+            "~",
+            "2024-01-01",
+            "0x10",
+            "1_000",
+            "# no",
+            "a: b",
+            "'",
+            ".5",
+        ]
+    ),
     st.from_regex(r"[-+]?[0-9]{1,3}[eE][-+]?[0-9]{1,2}", fullmatch=True),
 )
 positive = st.floats(min_value=1e-6, max_value=1e6)
@@ -232,11 +328,13 @@ sources = st.builds(
     texts,
 )
 values = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts, st.none())
+options = st.dictionaries(texts, values, max_size=3).filter(
+    lambda found: not {str(value).lower() for value in found.values()} & {"yes", "no", "on", "off"}
+)
 recipes = st.fixed_dictionaries(
     {
         "out": texts,
-        "model": st.builds(lambda name: {"name": name}, texts)
-        | st.builds(lambda fresh: {"fresh": fresh}, st.dictionaries(texts, values, max_size=3)),
+        "model": st.builds(lambda name: {"name": name}, texts) | st.builds(lambda fresh: {"fresh": fresh}, options),
         "tokenizer": st.builds(lambda name: {"name": name}, texts)
         | st.builds(lambda size: {"train_vocab": size}, st.integers(257, 10**6)),
         "corpus": st.builds(lambda items: {"sources": items}, st.lists(sources, min_size=1, max_size=3)),
@@ -255,8 +353,8 @@ recipes = st.fixed_dictionaries(
                         "seed": st.integers(0, 2**40),
                     }
                 ),
-                "arms": st.lists(st.sampled_from(["clm", "random", "slm"]), min_size=1, max_size=3),
-                "trainer": st.dictionaries(texts, values, max_size=3),
+                "arms": st.lists(st.sampled_from(["clm", "random", "slm"]), min_size=1, max_size=3, unique=True),
+                "trainer": options,
             }
         ),
         "context": st.fixed_dictionaries({"length": st.integers(2, 10**6), "document_mask": st.booleans()}),
