@@ -13,7 +13,7 @@ from tokensieve.evaluation.passages import sample_passages
 from tokensieve.recipe import Recipe
 from tokensieve.report.page import write_report
 from tokensieve.selective import make_selective
-from tokensieve.stage import read_json, write_json
+from tokensieve.stage import read_json, read_manifest, write_json
 from tokensieve.training.arms import ARM_MANIFEST, arm_policy, needs_scores, training_windows
 from tokensieve.training.loop import read_metrics
 from tokensieve.training.reference import REFERENCE_MANIFEST, weak_reference_warning
@@ -26,7 +26,7 @@ def finished_seconds(recipe: Recipe) -> float:
     stages += [f"targets/{target.label}/corpus.json" for target in recipe.evaluation.targets]
     stages += [f"scores/{recipe.score.name}/scores.json", *(f"models/{arm}/run.json" for arm in recipe.train.arms)]
     paths = [recipe.folder / stage for stage in stages]
-    return sum(read_json(path).get("seconds", 0.0) for path in paths if path.exists())
+    return sum(read_manifest(path).get("seconds", 0.0) for path in paths if path.exists())
 
 
 def run_warnings(recipe: Recipe) -> list[str]:

@@ -43,7 +43,7 @@ class Stage:
         self.finished = False
         self._earlier_seconds = 0.0
         if self.path.exists():
-            found = _read_manifest(self.path)
+            found = read_manifest(self.path)
             _refuse_other_recipe(self.path, found["inputs"], self.inputs)
             self.finished = found["finished"]
             self.outputs = found["outputs"]
@@ -104,7 +104,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: damaged ({error}); remove its folder and run the stage again") from error
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Parse a stage's manifest: `inputs`, `finished`, `outputs` and perhaps `seconds`.
+
+    Raises:
+        UserError: unreadable or damaged.
+    """
     found = read_json(path)
     match found:
         case {"inputs": dict(), "finished": bool(), "outputs": dict()} if isinstance(
