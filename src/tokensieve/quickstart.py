@@ -30,7 +30,13 @@ def quickstart(out: Path, overrides: Sequence[str] = (), started: float | None =
     started = time.monotonic() if started is None else started
     data = out / "data"
     counts = write_embedded(data)
-    console.print(f"embedded text: {counts}", markup=False)
+    sizes = ", ".join(
+        f"{name} {counts[name]['documents']:,} documents ({counts[name]['bytes'] / 1e6:.1f} MB)"
+        for name in ("noisy", "clean", "target")
+    )
+    console.print(f"text: sympy {counts['sympy']}: {sizes}", markup=False)
+    if counts["note"] is not None:
+        console.print(counts["note"], markup=False)
     # Quoted: an override is YAML, in which a folder's name might mean something else.
     folders = [
         f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in (("out", out), ("data_dir", data))
