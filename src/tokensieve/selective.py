@@ -229,6 +229,11 @@ def _selective_loss(
     head, policy = linear_head(handle.model), handle.policy
     hidden_BTD = hidden_states[:, :-1]
     labels_BT = labels[:, 1:].to(hidden_BTD.device)
+    for name, column in columns.items():
+        if column.shape != labels.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(column.shape)}; it must be that of labels, {tuple(labels.shape)}"
+            )
     shifted = {name: _decode(name, column)[:, 1:] for name, column in columns.items()}
     valid = labels_BT != IGNORE
     options: dict[str, Any] = {"bias": head.bias, "transform": handle.transform}

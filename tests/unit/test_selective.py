@@ -162,6 +162,13 @@ def test_reference_bits_in_int16_are_float16_and_bfloat16_is_refused():
         model(**{**inputs, "reference_loss": half.bfloat16()})
 
 
+def test_a_column_of_another_shape_is_named():
+    model, inputs = tiny("llama"), batch()
+    make_selective(model, SelectionPolicy())
+    with pytest.raises(ValueError, match=r"reference_loss has shape \(3, 11\); it must be that of labels, \(3, 12\)"):
+        model(**{**inputs, "reference_loss": inputs["reference_loss"][:, 1:]})
+
+
 def test_scores_that_need_no_live_loss_skip_the_first_pass_unless_measured(monkeypatch):
     import tokensieve.selective as selective
 

@@ -91,5 +91,8 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 def _need(column: Tensor | None, score: str, name: str) -> Tensor:
     if column is None:
-        raise ValueError(f"score {score!r} needs the column {name}, which the batch does not have")
+        raise ValueError(
+            f"score {score!r} needs the column {name}, which the batch does not have (in a transformers.Trainer, set "
+            f"remove_unused_columns=False)"
+        )
     return column
