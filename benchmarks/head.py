@@ -39,7 +39,7 @@ def variants(hidden: Tensor, weight: Tensor, labels: Tensor, reference: Tensor) 
     found = {f"{name}, ratio {ratio}": (lambda make=make, ratio=ratio: make(ratio)) for ratio in (0.6, 1.0)
              for name, make in (("logits + mask", full_logits), ("two passes", ours))}  # fmt: skip
     if hasattr(F, "linear_cross_entropy"):
-        from torch.nn.modules.linear_cross_entropy import LinearCrossEntropyOptions
+        from torch.nn import LinearCrossEntropyOptions
 
         options = LinearCrossEntropyOptions(batch_chunk_size=4096)
 
