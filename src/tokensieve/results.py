@@ -151,7 +151,8 @@ def _regions(arms: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _passages(recipe: Recipe) -> list[dict[str, Any]]:
-    policy = arm_policy(recipe, "slm")
+    # What it selected at the end of training.
+    policy = replace(arm_policy(recipe, "slm"), warmup_steps=0, ratio_schedule=())
     section = replace(recipe.model, name=str(recipe.folder / "models" / "slm"), fresh=None, revision="main")
     handle = make_selective(on_device(load(recipe, section)), policy)
     tokenizer = run_tokenizer(recipe)

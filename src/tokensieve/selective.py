@@ -1,74 +1,58 @@
 """`handle = make_selective(model, policy)`: any causal LM becomes a selective one, in place.
 
 Two forwards of the model *instance* are patched. `model.forward(..., labels, reference_loss)` runs the
-backbone and then **calls** `lm_head(hidden, labels=..., ...)`; the head returns the loss. Going through
-modules, and never reading the head's weight from outside, is what keeps this right under every sharding
-engine: they gather weights in module hooks. No logits of all tokens exist at any time.
+backbone and then **calls** the head, handing it what to compute (`selective_loss.py`); the head returns the
+loss. Going through modules, and never reading the head's weight from outside, is what keeps this right under
+every sharding engine: they gather weights in module hooks. No logits of all tokens exist at any time.
 
 Selection acts only while `model.training`: in eval mode, or without labels, the model behaves as before.
-Shapes: B rows, T positions, D width, V vocabulary. `labels[i]`, like every column, belongs to predicting
-token i; the shift happens here.
+Shapes: B rows, T positions. `labels[i]`, like every column, belongs to predicting token i.
 """
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
+from transformers.utils import is_peft_available
 
-from tokensieve.causal_head import check_head, head_transform, linear_head
-from tokensieve.head import IGNORE, HeadTransform, summed_loss, token_losses
-from tokensieve.selection import SelectionPolicy, TokenColumns, apply_policy
-
-COLUMNS = (
-    "reference_loss",
-    "reference_entropy",
-    "history_loss",
-    "selection_mask",
-    "token_index",
-    "document_ids",
+from tokensieve.causal_head import (
+    adds_balance_loss,
+    auxiliary_loss,
+    balance_coefficient,
+    check_head,
+    eval_mode,
+    head_transform,
+    linear_head,
 )
-_FLOAT_COLUMNS = ("reference_loss", "reference_entropy", "history_loss")
+from tokensieve.filtered import FilteredBackward
+from tokensieve.head import HeadTransform
+from tokensieve.selection import SelectionPolicy
+from tokensieve.selective_loss import (
+    COLUMNS,
+    NonFiniteLossError,
+    OwnReferenceError,
+    SelectionStats,
+    SelectiveLoss,
+    TokenLosses,
+)
 
+if TYPE_CHECKING:
+    from peft import PeftModel
 
-class NonFiniteLossError(FloatingPointError):
-    """A loss is NaN or infinite. `token_index` [n, T] holds the rows of the batch, if the batch had the column."""
-
-    def __init__(self, token_index: Tensor | None) -> None:
-        super().__init__("the loss is NaN or infinite")
-        self.token_index = token_index
-
-
-@dataclass
-class SelectionStats:
-    """Sums since the last reset, of this process.
-
-    Losses are known only for forwards that ran the first pass ("measured"): always for scores that read the
-    live loss and for ratio 1, else while `handle.measure` is set.
-    """
-
-    sums: Tensor | None = None
-
-    _NAMES = ("valid", "selected", "measured_valid", "measured_selected", "loss", "loss_selected")
-
-    def add(self, *values: Tensor) -> None:
-        """Add the six sums, in the order of `_NAMES`; stays on the device, no synchronisation."""
-        new = torch.stack([value.detach().double() for value in values])
-        self.sums = new if self.sums is None else self.sums + new
-
-    def read(self) -> dict[str, float]:
-        """The sums by name: counts of tokens, and losses summed in nats."""
-        values = [0.0] * len(self._NAMES) if self.sums is None else self.sums.tolist()
-        return dict(zip(self._NAMES, values, strict=True))
-
-    def reset(self) -> None:
-        """Start again from zero."""
-        self.sums = None
+__all__ = [
+    "NonFiniteLossError",
+    "OwnReferenceError",
+    "SelectionStats",
+    "SelectiveHandle",
+    "make_selective",
+    "refuse_trainer_arguments",
+]
 
 
 @dataclass(eq=False)
@@ -80,7 +64,11 @@ class SelectiveHandle:
     transform: HeadTransform
     original_forward: Callable[..., Any]
     """The model's forward before the patch."""
+    filtered: FilteredBackward | None = None
+    """Set for `backward="filtered"`."""
     stats: SelectionStats = field(default_factory=SelectionStats)
+    step: int | None = None
+    """The optimizer step that is running, from 0; set it before each step if the policy has a warm-up or a schedule."""
     measure: bool = False
     """Compute losses of unselected tokens too, where the policy alone would not (set it on logging steps)."""
     keep_selection: bool = False
@@ -88,9 +76,14 @@ class SelectiveHandle:
     last_selection: tuple[Tensor | None, Tensor, Tensor] | None = None
     """(token_index, valid, selected), each [B, T-1], of the last training forward."""
     checked: bool = False
+    """Whether the head was compared with the model's own logits."""
+    reference_checked: bool = False
+    """Whether a batch has shown that its reference losses are not the model's own."""
 
     def token_losses(self, labels: Tensor, *, entropy: bool = False, **inputs: Any) -> tuple[Tensor, Tensor | None]:
         """Loss of every token of a batch, through the model's own forward, so right under any sharding.
+
+        Always in eval mode (afterwards every module has the mode it had) and without gradient.
 
         Args:
             labels: [B, T]; entry i belongs to predicting token i, -100 is left out.
@@ -100,7 +93,7 @@ class SelectiveHandle:
         Returns:
             losses and entropies (or None), float32 [B, T] in nats; 0 where the label is -100 and at position 0.
         """
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(self.model):
             return self.model(labels=labels, token_losses="entropy" if entropy else "loss", **inputs)
 
     def check(self) -> None:
@@ -110,41 +103,56 @@ class SelectiveHandle:
 
     def remove(self) -> None:
         """Undo the patch; the model is again what it was, bit for bit."""
-        del self.model.forward
-        del linear_head(self.model).forward
+        if self.filtered is not None:
+            self.filtered.remove()
+        # Adapters may have put copies of the head beside it, patch included.
+        for module in self.model.modules():
+            if isinstance(vars(module).get("forward"), (_ModelForward, _HeadForward)):
+                del module.forward
 
 
-def make_selective(model: PreTrainedModel, policy: SelectionPolicy) -> SelectiveHandle:
+def make_selective(
+    model: "PreTrainedModel | PeftModel", policy: SelectionPolicy, *, backward: Literal["exact", "filtered"] = "exact"
+) -> SelectiveHandle:
     """Patch a causal LM in place so that its training loss is the selective loss (Rho-1, eq. 5).
 
     The loss is sum over selected tokens / (ratio * num_items_in_batch); the stock Trainer counts
     `num_items_in_batch` over accumulation steps and ranks, without it the live labels of the forward count.
 
     Args:
-        model: any transformers causal LM with a linear head. Its training forward then takes the policy's
-            columns ([B, T], entry i belongs to predicting token i): float32, float16, or int16 holding the
-            bits of float16; bfloat16 is refused, because it changes 1 % of the choices.
+        model: any transformers causal LM with a linear head, plain or with PEFT adapters. Its training forward
+            then takes the policy's columns ([B, T], entry i belongs to predicting token i): float32, float16, or
+            int16 holding the bits of float16; bfloat16 is refused, because it changes 1 % of the choices.
         policy: what to select. `ratio=1` is ordinary training.
+        backward: `filtered` is approximate: it drops the gradient of unselected tokens in every linear map
+            of the backbone (see `filtered.py`).
 
     Raises:
         TypeError: the model has no linear head or no separate backbone.
-        ValueError: the model is patched already, its head does something this head cannot reproduce (the
-            message gives the difference), or it adds an auxiliary loss.
+        ValueError: the model is patched already, or its loss is something this head cannot reproduce (the message
+            gives the difference).
     """
-    head = linear_head(model)
-    if "forward" in vars(model):
+    base = _without_adapter(model)
+    head = linear_head(base)
+    if "forward" in vars(base):
         raise ValueError("the model's forward is patched already; call handle.remove() first")
-    if model.base_model is model:
-        raise TypeError(f"{type(model).__name__} has no backbone separate from its head")
-    if getattr(model.config, "output_router_logits", False):
-        raise ValueError(
-            "config.output_router_logits adds an auxiliary loss that this head does not carry; set it false"
-        )
-    handle = SelectiveHandle(model, policy, head_transform(model.config), model.forward)
-    if not any(parameter.is_meta for parameter in model.parameters()):
-        handle.check()
-    model.forward = _ModelForward(handle)
-    head.forward = _HeadForward(handle, head.forward)  # type: ignore[method-assign,assignment]
+    if base.base_model is base:
+        raise TypeError(f"{type(base).__name__} has no backbone separate from its head")
+    if backward not in ("exact", "filtered"):
+        raise ValueError(f"backward {backward!r} is not one of exact, filtered")
+    if backward == "filtered" and (policy.alpha != 1 or policy.temperature is not None):
+        raise ValueError("backward='filtered' needs a hard choice: leave alpha at 1 and temperature out")
+    handle = SelectiveHandle(base, policy, head_transform(base.config), base.forward)
+    base.forward = _ModelForward(handle)
+    head.forward = _HeadForward(head)  # type: ignore[method-assign,assignment]
+    try:
+        if not any(parameter.is_meta or isinstance(parameter, DTensor) for parameter in base.parameters()):
+            handle.check()
+        if backward == "filtered":
+            handle.filtered = FilteredBackward(base.base_model)
+    except BaseException:
+        handle.remove()
+        raise
     return handle
 
 
@@ -175,148 +183,97 @@ class _ModelForward:
 
     def __call__(self, *args: Any, labels: Tensor | None = None, token_losses: str | None = None, **kwargs: Any) -> Any:
         columns = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
-        model = self.handle.model
+        handle, model = self.handle, self.handle.model
         if labels is None or not (model.training or token_losses):
-            return self.handle.original_forward(*args, labels=labels, **kwargs)
+            return handle.original_forward(*args, labels=labels, **kwargs)
         if kwargs.get("fused_lm_head"):
             raise ValueError(
-                "fused_lm_head=True (TRL's SFTTrainer) computes another loss; it would bypass the selection"
+                "fused_lm_head=True (TRL's SFTTrainer) computes another loss, which would bypass the selection; use "
+                "tokensieve.integrations.trl.SelectiveSFTTrainer"
             )
-        if not self.handle.checked:
-            self.handle.check()
-        columns = {name: column for name, column in columns.items() if column is not None}
-        count = kwargs.pop("num_items_in_batch", None)
+        _refuse_mask_on_packed_rows(kwargs.get("attention_mask"), kwargs.get("position_ids"))
+        if not handle.checked:
+            handle.check()
+        items = kwargs.pop("num_items_in_batch", None)
         kwargs.pop("logits_to_keep", None)
         kwargs.pop("return_dict", None)
         # With a cache, transformers no longer sees where packed documents end (it looks at position_ids).
         kwargs["use_cache"] = False
-        hidden_states = model.base_model(*args, **kwargs).last_hidden_state
         if token_losses is not None:
-            return linear_head(model)(hidden_states, labels=labels, token_losses=token_losses)
-        loss = linear_head(model)(hidden_states, labels=labels, columns=columns, num_items_in_batch=count)
-        return CausalLMOutputWithPast(loss=loss)
+            task = TokenLosses(labels, handle.transform, token_losses == "entropy")
+            hidden_states = model.base_model(*args, **kwargs).last_hidden_state
+            return model.get_output_embeddings()(hidden_states, task=task)
+
+        loss_task = SelectiveLoss(
+            labels,
+            {name: column for name, column in columns.items() if column is not None},
+            items,
+            handle.policy.at(handle.step),
+            handle.transform,
+            handle.measure,
+            handle.stats,
+            handle.reference_checked,
+        )
+        if kwargs.get("output_router_logits") is None and adds_balance_loss(model):
+            kwargs["output_router_logits"] = True
+        if handle.filtered is not None:
+            handle.filtered.begin(*labels.shape)
+        outputs = model.base_model(*args, **kwargs)
+        loss = model.get_output_embeddings()(outputs.last_hidden_state, task=loss_task)
+        handle.reference_checked = loss_task.reference_checked
+        assert loss_task.outcome is not None
+        if handle.keep_selection:
+            handle.last_selection = loss_task.outcome
+        if handle.filtered is not None:
+            # Position i carries the target of token i + 1; the last position of a row carries none.
+            handle.filtered.choose(nn.functional.pad(loss_task.outcome[2], (0, 1)))
+        auxiliary = auxiliary_loss(model, outputs, kwargs.get("attention_mask"))
+        if auxiliary is None:
+            return CausalLMOutputWithPast(loss=loss)
+        return MoeCausalLMOutputWithPast(
+            loss=loss + balance_coefficient(model) * auxiliary.to(loss.device),
+            aux_loss=auxiliary,
+            router_logits=outputs.router_logits,
+        )
 
 
 class _HeadForward:
-    """The head's forward: logits without labels, the selective loss with them."""
+    """The head's forward: logits, or whatever `task` computes where the head's weight is at hand.
 
-    def __init__(self, handle: SelectiveHandle, original: Any) -> None:
-        self.handle = handle
-        self.original = original
+    It knows its head and nothing else, so that copies of the head alone (PEFT's modules_to_save) copy no model.
+    """
 
-    def __call__(
-        self,
-        hidden_states: Tensor,
-        labels: Tensor | None = None,
-        columns: dict[str, Tensor] | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        token_losses: str | None = None,
-    ) -> Any:
-        if labels is None:
-            return self.original(hidden_states)
-        if token_losses is not None:
-            return _losses_like_labels(self.handle, hidden_states, labels, entropy=token_losses == "entropy")
-        return _selective_loss(self.handle, hidden_states, labels, columns or {}, num_items_in_batch)
+    def __init__(self, head: nn.Linear) -> None:
+        self.head = head
+        self.original = head.forward
+
+    def __call__(self, hidden_states: Tensor, task: SelectiveLoss | TokenLosses | None = None) -> Any:
+        return self.original(hidden_states) if task is None else _run(task, self.head, hidden_states)
 
 
-def _selective_loss(
-    handle: SelectiveHandle,
-    hidden_states: Tensor,
-    labels: Tensor,
-    columns: dict[str, Tensor],
-    num_items_in_batch: Tensor | int | None,
-) -> Tensor:
-    head, policy = linear_head(handle.model), handle.policy
-    hidden_BTD = hidden_states[:, :-1]
-    labels_BT = labels[:, 1:].to(hidden_BTD.device)
-    for name, column in columns.items():
-        if column.shape != labels.shape:
-            raise ValueError(
-                f"{name} has shape {tuple(column.shape)}; it must be that of labels, {tuple(labels.shape)}"
-            )
-    shifted = {name: _decode(name, column)[:, 1:] for name, column in columns.items()}
-    valid = labels_BT != IGNORE
-    options: dict[str, Any] = {"bias": head.bias, "transform": handle.transform}
-
-    # ratio 1 selects everything, so the second pass alone yields all losses.
-    everything = policy.ratio == 1 and not policy.parts and policy.score != "mask"
-    losses_BT = entropy_BT = None
-    if policy.needs_live_loss or (handle.measure and not everything):
-        losses_BT, entropy_BT = _valid_losses(handle, hidden_BTD, labels_BT, "current_entropy" in policy.scores)
-        finite_B = torch.isfinite(losses_BT).all(dim=1)
-        if not finite_B.all():
-            raise NonFiniteLossError(shifted["token_index"][~finite_B] if "token_index" in shifted else None)
-
-    inputs = {name: column for name, column in shifted.items() if name != "document_ids"}
-    selected = apply_policy(policy, TokenColumns(loss=losses_BT, entropy=entropy_BT, **inputs), valid)
-    total = summed_loss(hidden_BTD[selected], head.weight, labels_BT[selected], **options)
-    if not torch.isfinite(total.detach()):
-        raise NonFiniteLossError(shifted.get("token_index"))
-    _record(handle, valid, selected, losses_BT, total, everything, shifted.get("token_index"))
-    # A step whose every label is masked has nothing to train on: its loss is 0, not 0 / 0.
-    items = num_items_in_batch if num_items_in_batch is not None else valid.sum()
-    return total / (policy.ratio * torch.as_tensor(items, device=total.device).clamp(min=1))
+# The number of selected rows depends on data: a compiler would guess, break the graph, or compile anew at each step.
+@torch.compiler.disable
+def _run(task: SelectiveLoss | TokenLosses, head: nn.Linear, hidden_states: Tensor) -> Any:
+    return task(head, hidden_states)
 
 
-def _valid_losses(
-    handle: SelectiveHandle, hidden_BTD: Tensor, labels_BT: Tensor, entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    """First pass: losses (and entropies) where there is a label, 0 elsewhere; the shift has been done."""
-    head = linear_head(handle.model)
-    # Candidates alone go through the head.
-    valid = labels_BT != IGNORE
-    result = token_losses(
-        hidden_BTD.detach()[valid],
-        head.weight.detach(),
-        labels_BT[valid],
-        bias=head.bias,
-        transform=handle.transform,
-        entropy=entropy,
-    )
-    columns = result if entropy else (result,)
-    full = [torch.zeros(valid.shape, dtype=column.dtype, device=valid.device) for column in columns]
-    for target, column in zip(full, columns, strict=True):
-        target[valid] = column
-    return full[0], full[1] if entropy else None
+def _refuse_mask_on_packed_rows(attention_mask: Tensor | None, position_ids: Tensor | None) -> None:
+    """Where packed documents end transformers sees from position_ids, but only if there is no mask."""
+    if attention_mask is None or position_ids is None or attention_mask.dim() != 2:
+        return
+    inside = (attention_mask[:, 1:] != 0) & (attention_mask[:, :-1] != 0)
+    if (inside & (position_ids[:, 1:] <= position_ids[:, :-1])).any():
+        raise ValueError(
+            "position_ids restart inside a row (packed documents) and there is an attention_mask: attention would "
+            "cross documents without a word; leave attention_mask out"
+        )
 
 
-def _losses_like_labels(
-    handle: SelectiveHandle, hidden_states: Tensor, labels: Tensor, entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    """[B, T] losses aligned with labels: shift, compute, shift back."""
-    shifted = _valid_losses(handle, hidden_states[:, :-1], labels[:, 1:].to(hidden_states.device), entropy)
-    losses, entropies = (None if column is None else F.pad(column, (1, 0)) for column in shifted)
-    assert losses is not None
-    return losses, entropies
+def _without_adapter(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
+    unwrapped: Any = model
+    if is_peft_available():
+        from peft import PeftModel
 
-
-def _record(
-    handle: SelectiveHandle,
-    valid: Tensor,
-    selected: Tensor,
-    losses: Tensor | None,
-    total: Tensor,
-    everything: bool,
-    token_index: Tensor | None,
-) -> None:
-    valid_count, selected_count, zero = valid.sum(), selected.sum(), total.new_zeros(())
-    if everything:
-        handle.stats.add(valid_count, selected_count, valid_count, selected_count, total, total)
-    elif losses is None:
-        handle.stats.add(valid_count, selected_count, zero, zero, zero, zero)
-    else:
-        sums = losses.sum(dtype=torch.float64), losses[selected].sum(dtype=torch.float64)
-        handle.stats.add(valid_count, selected_count, valid_count, selected_count, *sums)
-    if handle.keep_selection:
-        handle.last_selection = (token_index, valid, selected)
-
-
-def _decode(name: str, column: Tensor) -> Tensor:
-    """A loss column as float32; int16 holds the bits of float16 (FSDP2 casts floats to bfloat16 on the way in)."""
-    if name not in _FLOAT_COLUMNS:
-        return column
-    if column.dtype == torch.int16:
-        return column.view(torch.float16).float()
-    if column.dtype in (torch.float32, torch.float16, torch.float64):
-        return column if column.dtype == torch.float64 else column.float()
-    raise TypeError(f"{name} is {column.dtype}: use float32, float16, or int16 holding the bits of float16")
+        if isinstance(model, PeftModel):
+            unwrapped = model.get_base_model()
+    return unwrapped

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tokensieve.corpus.store import TokenStore
 
@@ -132,14 +132,30 @@ def test_a_score_that_needs_no_reference_skips_it(recipe, tokensieve):
 
 def test_a_reference_that_is_no_better_than_the_student_is_reported(recipe, tokensieve, tmp_path):
     assert tokensieve("run", recipe, "train.arms=[clm]")[0] == 0
-    recipe["model"] = {"name": str(tmp_path / "run" / "models" / "clm")}
+    student, reference = tmp_path / "run" / "models" / "clm", tmp_path / "worse"
+    shutil.copytree(student, reference)
+    weights = load_file(reference / "model.safetensors")
+    weights = {name: weight + 0.1 * torch.ones_like(weight) for name, weight in weights.items()}
+    save_file(weights, reference / "model.safetensors", {"format": "pt"})
+    recipe["model"] = {"name": str(student)}
     recipe["tokenizer"] = {"name": str(tmp_path / "run" / "tokenizer")}
     recipe["out"] = str(tmp_path / "second")
-    recipe["reference"] = {"existing": recipe["model"]["name"]}
+    recipe["reference"] = {"existing": str(reference)}
     code, output, error = tokensieve("run", recipe, "train.arms=[slm]")
     assert code == 0, error
     assert "no better than the untrained student" in " ".join(output.split())
     assert "no better than" in read(tmp_path / "second" / "report.json")["warnings"][0]
+
+
+def test_a_reference_that_is_the_student_is_refused(recipe, tokensieve, tmp_path):
+    assert tokensieve("run", recipe, "train.arms=[clm]")[0] == 0
+    recipe["model"] = {"name": str(tmp_path / "run" / "models" / "clm")}
+    recipe["tokenizer"] = {"name": str(tmp_path / "run" / "tokenizer")}
+    recipe["out"] = str(tmp_path / "second")
+    recipe["reference"] = {"existing": recipe["model"]["name"]}
+    code, _, error = tokensieve("run", recipe, "train.arms=[slm]")
+    assert code == 2
+    assert "slm: reference_loss equals the model's own losses" in " ".join(error.split())
 
 
 def test_a_killed_run_resumes_to_the_same_weights(recipe, tokensieve, tmp_path):

@@ -38,6 +38,7 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
         columns: name -> one float16 array a shard, aligned with its tokens; NaN means the token has no score.
         order: int64 [samples]; sample i is window `order[i] % n_windows` in pass `order[i] // n_windows`.
             Default: each window once, in order.
+        document_ids: also emit `document_ids`, for selection that keeps or drops whole documents.
 
     Raises:
         UserError: the store has no window of this length.
@@ -55,15 +56,18 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
         document_mask: bool = True,
         columns: Mapping[str, Sequence[np.ndarray]] | None = None,
         order: np.ndarray | None = None,
+        document_ids: bool = False,
     ) -> None:
         self.store = store
         self.length = length
         self.document_mask = document_mask
+        self.document_ids = document_ids
         self.columns = {name: list(arrays) for name, arrays in (columns or {}).items()}
         _check_columns(store, self.columns)
         per_shard = store.windows_per_shard(length)
         self._first_window = np.concatenate([[0], np.cumsum(per_shard)])
         self._shard_start = np.array([shard.start for shard in store.shards], dtype=np.int64)
+        self._first_document = np.cumsum([0, *(shard.documents for shard in store.shards)])
         self.n_windows = int(self._first_window[-1])
         self.dropped_tokens = store.tokens - self.n_windows * length
         self.order = np.arange(self.n_windows, dtype=np.int64) if order is None else np.asarray(order, dtype=np.int64)
@@ -88,7 +92,8 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
         Returns:
             `input_ids`, `labels`, `position_ids`, `token_index` (pass * corpus tokens + corpus position) as
             int64 [B, T]; each column as int16 [B, T], the bits of its float16 values. Entry i of `labels`
-            and of a column belongs to predicting token i.
+            and of a column belongs to predicting token i. If asked for, `document_ids`: the number of the token's
+            document in the corpus, from 0, int64 [B, T].
         """
         B, T = len(indices), self.length
         passes, windows = np.divmod(self.order[np.asarray(indices, dtype=np.int64)], self.n_windows)
@@ -98,6 +103,7 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
         input_ids = np.empty((B, T), dtype=np.int64)
         columns = {name: np.empty((B, T), dtype=np.int16) for name in self.columns}
         starts: list[np.ndarray] = []
+        documents: list[np.ndarray] = []
         for row, (shard, begin) in enumerate(zip(shards.tolist(), begins.tolist(), strict=True)):
             tokens, ends = self._shard(shard)
             input_ids[row] = tokens[begin : begin + T]
@@ -106,6 +112,8 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
             first, last = np.searchsorted(ends, (begin + 1, begin + T))
             starts.append(np.array([row * T], dtype=np.int64))
             starts.append(ends[first:last] + (row * T - begin))
+            if self.document_ids:
+                documents.append(np.arange(first, last + 1) + self._first_document[shard])
         # Every start, of a window or of a document in it, as an index into the flattened batch.
         flat_starts = np.concatenate(starts)
 
@@ -113,8 +121,8 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
         labels.reshape(-1)[flat_starts] = IGNORED
         for values in columns.values():
             labels[(values & 0x7FFF) > _FLOAT16_INFINITY] = IGNORED
+        lengths = np.diff(flat_starts, append=B * T)
         if self.document_mask:
-            lengths = np.diff(flat_starts, append=B * T)
             positions = (np.arange(B * T) - np.repeat(flat_starts, lengths)).reshape(B, T)
         else:
             positions = np.tile(self._arange, (B, 1))
@@ -126,6 +134,8 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
             "token_index": offsets[:, None] + self._arange,
             **columns,
         }
+        if self.document_ids:
+            batch["document_ids"] = np.repeat(np.concatenate(documents), lengths).reshape(B, T)
         return {name: torch.from_numpy(value) for name, value in batch.items()}
 
     def _shard(self, i: int) -> tuple[np.ndarray, np.ndarray]:

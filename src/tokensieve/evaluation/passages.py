@@ -30,7 +30,7 @@ def sample_passages(
 
     Args:
         handle: the finished student.
-        policy: what it was trained with.
+        policy: what it was trained with, of one step.
         windows: training windows with the policy's columns.
         tokenizer: turns ids into text.
         batch_size: windows per forward pass.
@@ -51,8 +51,8 @@ def sample_passages(
         for name in ("reference_loss", "reference_entropy")
         if name in batch
     }
-    columns = TokenColumns(loss=losses, entropy=entropies, token_index=batch["token_index"], **decoded)
-    kept = apply_policy(policy, columns, valid)
+    positions = {name: batch[name] for name in ("token_index", "document_ids") if name in batch}
+    kept = apply_policy(policy, TokenColumns(loss=losses, entropy=entropies, **positions, **decoded), valid).selected
     share = kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
     by_share = torch.argsort(share).tolist()
     picks = [by_share[round((len(by_share) - 1) * q)] for q in np.linspace(0.05, 0.95, PASSAGES)]

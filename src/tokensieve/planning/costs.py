@@ -3,7 +3,8 @@
 A token costs 2 FLOPs a weight forward and 4 backward, plus attention: 4 · width · keys a layer forward and
 twice that backward, where a causal window of T tokens attends to (T+1)/2 keys on average. The output layer
 of V·D weights costs 6 V·D in ordinary training and (2 + 6k) V·D in the two-pass selective loss, which sees
-all tokens once and the selected share k again; scores that need no live loss skip the first pass.
+all tokens once and the selected share k again (less where a micro-step fits into one chunk, see `head.py`);
+scores that need no live loss skip the first pass.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from tokensieve.planning.memory import scoring_memory, training_memory
 from tokensieve.planning.shape import ModelShape, model_shape
 from tokensieve.planning.storage import storage
 from tokensieve.recipe import ModelSection, Recipe, suggest
+from tokensieve.selection import SelectionPolicy
 from tokensieve.stage import read_json
 from tokensieve.training.arms import needs_scores
 
@@ -118,12 +120,20 @@ def training_flops(shape: ModelShape, length: int, head: float = 6.0, recompute:
 
 
 def head_units(arm: str, recipe: Recipe) -> float:
-    """Cost of the output layer for one arm, in units of V·D a token."""
+    """Cost of the output layer for one arm, in units of V·D a token, once warm-up and schedule are over."""
     selection = recipe.train.selection
-    if arm in ("clm", "reference") or selection.ratio == 1:
+    if arm in ("clm", "reference") or selection.selects_everything:
         return 6.0
     live = arm == "slm" and selection.needs_live_loss
-    return (2.0 if live else 0.0) + 6.0 * selection.ratio
+    # A blend and soft weights give every token a gradient.
+    everywhere = selection.alpha < 1 or (arm == "slm" and selection.temperature is not None)
+    return (2.0 if live else 0.0) + 6.0 * (1.0 if everywhere else selection.ratio)
+
+
+def mean_ratio(selection: SelectionPolicy, steps: int) -> float:
+    """Share of the candidates selected over a whole run, warm-up and schedule included (of 1000 steps at most)."""
+    sampled = range(0, max(steps, 1), max(1, steps // 1000))
+    return sum(selection.at(step).ratio for step in sampled) / len(sampled)
 
 
 def _attention_flops(shape: ModelShape, length: int) -> float:
@@ -143,7 +153,7 @@ def _training(
     step = rows * trainer.get("gradient_accumulation_steps", 1) * ranks * recipe.context.length
     section = recipe.reference.model or recipe.model if name == "reference" else recipe.model
     memory = training_memory(shape, section.dtype, trainer, ranks, rows * recipe.context.length)
-    ratio = recipe.train.selection.ratio if name in ("slm", "random") else 1.0
+    ratio = mean_ratio(recipe.train.selection, tokens // step) if name in ("slm", "random") else 1.0
     per_token = training_flops(shape, recipe.context.length, head_units(name, recipe), memory.recompute)
     return {
         "name": name,

@@ -110,7 +110,12 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{place}: expected a list, found {value!r}")
-        return tuple(_convert(args[0], item, f"{place}.{i}") for i, item in enumerate(value))
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(value) != len(kinds):
+            raise UserError(f"{place}: expected a list of {len(kinds)} values, found {value!r}")
+        return tuple(
+            _convert(kind, item, f"{place}.{i}") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        )
     if origin is Mapping:
         if not isinstance(value, Mapping):
             raise UserError(f"{place}: expected a mapping, found {value!r}")

@@ -226,7 +226,7 @@ class TrainSection:
     tokens: int
     """Tokens seen by each arm."""
     selection: SelectionPolicy = field(default_factory=SelectionPolicy)
-    """What `slm` selects; `random` uses the same ratio and scope, `clm` trains on everything."""
+    """What `slm` selects; `random` shares its ratio, scope, alpha, warm-up and schedule, `clm` trains on everything."""
     arms: tuple[str, ...] = ARMS
     """Which of clm, random, slm to train."""
     trainer: Mapping[str, Any] = field(default_factory=dict)

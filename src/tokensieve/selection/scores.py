@@ -28,12 +28,16 @@ class TokenColumns:
     """Boolean, from anywhere."""
     token_index: Tensor | None = None
     """int64 position in the training stream: pass * corpus tokens + corpus position."""
+    document_ids: Tensor | None = None
+    """Integers, constant within a document and another number at its neighbours in the row: no score, but what
+    the scope `document` groups by."""
 
 
-def compute_score(name: str, columns: TokenColumns, seed: int = 0) -> Tensor:
+def compute_score(name: str, columns: TokenColumns, seed: int = 0, reference_loss_cap: float | None = None) -> Tensor:
     """The score called `name`.
 
-    - `excess_loss`: loss - reference loss (Rho-1 eq. 3), never clamped.
+    - `excess_loss`: loss - reference loss (Rho-1 eq. 3), never clamped; with a cap (nats) it is
+      loss - min(reference loss, cap).
     - `reference_loss`, `reference_entropy`: low is kept, so their negatives (Rho-1 app. H).
     - `current_loss`, `current_entropy`: high is kept.
     - `history_loss`: loss of an earlier checkpoint - loss now: what has been learned since is kept.
@@ -41,24 +45,28 @@ def compute_score(name: str, columns: TokenColumns, seed: int = 0) -> Tensor:
     - `mask`: 1 where `selection_mask`, else 0.
 
     Raises:
-        ValueError: a column that the score reads was not given.
+        ValueError: a column that the score reads was not given, or two columns differ in shape.
     """
     if name == "excess_loss":
-        return _need(columns.loss, name, "loss") - _need(columns.reference_loss, name, "reference_loss")
+        reference = need_column(columns.reference_loss, name, "reference_loss")
+        if reference_loss_cap is not None:
+            reference = reference.clamp(max=reference_loss_cap)
+        return _difference(need_column(columns.loss, name, "loss"), reference, name)
     if name == "reference_loss":
-        return -_need(columns.reference_loss, name, "reference_loss")
+        return -need_column(columns.reference_loss, name, "reference_loss")
     if name == "reference_entropy":
-        return -_need(columns.reference_entropy, name, "reference_entropy")
+        return -need_column(columns.reference_entropy, name, "reference_entropy")
     if name == "current_loss":
-        return _need(columns.loss, name, "loss")
+        return need_column(columns.loss, name, "loss")
     if name == "current_entropy":
-        return _need(columns.entropy, name, "entropy")
+        return need_column(columns.entropy, name, "entropy")
     if name == "history_loss":
-        return _need(columns.history_loss, name, "history_loss") - _need(columns.loss, name, "loss")
+        earlier = need_column(columns.history_loss, name, "history_loss")
+        return _difference(earlier, need_column(columns.loss, name, "loss"), name)
     if name == "random":
-        return hash_uniform(_need(columns.token_index, name, "token_index"), seed)
+        return hash_uniform(need_column(columns.token_index, name, "token_index"), seed)
     if name == "mask":
-        return _need(columns.selection_mask, name, "selection_mask").float()
+        return need_column(columns.selection_mask, name, "selection_mask").float()
     raise ValueError(f"unknown score {name!r}")
 
 
@@ -89,7 +97,15 @@ def _shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _need(column: Tensor | None, score: str, name: str) -> Tensor:
+def _difference(first: Tensor, second: Tensor, score: str) -> Tensor:
+    # Broadcasting would compare each token with another row's.
+    if first.shape != second.shape:
+        raise ValueError(f"score {score!r}: its columns have shapes {tuple(first.shape)} and {tuple(second.shape)}")
+    return first - second
+
+
+def need_column(column: Tensor | None, score: str, name: str) -> Tensor:
+    """The column itself; ValueError, naming score and column, if there is none."""
     if column is None:
         raise ValueError(
             f"score {score!r} needs the column {name}, which the batch does not have (in a transformers.Trainer, set "

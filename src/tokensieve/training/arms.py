@@ -83,12 +83,17 @@ def train_arms(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 
 def arm_policy(recipe: Recipe, arm: str) -> SelectionPolicy:
-    """The policy of an arm: the recipe's, a random choice of the same share, or everything."""
+    """The policy of an arm: the recipe's, a random choice of the same share, or everything.
+
+    `random` keeps what decides how much is trained on and when (ratio, scope, alpha, warm-up, schedule), and drops
+    what only says which tokens: parts, threshold, temperature and cap. For policies whose ratio is the divisor alone
+    it draws the ratio that the recipe names.
+    """
     policy = replace(recipe.train.selection, seed=recipe.seed)
     if arm == "slm":
         return policy
     if arm == "random":
-        return SelectionPolicy("random", policy.ratio, policy.scope, seed=recipe.seed)
+        return replace(policy, score="random", parts=(), threshold=None, temperature=None, reference_loss_cap=None)
     return SelectionPolicy(ratio=1, seed=recipe.seed)
 
 
@@ -114,11 +119,14 @@ def training_windows(recipe: Recipe) -> Windows:
     """The windows of the arms in training order, with the columns that the policy reads."""
     steps, per_step = arm_steps(recipe)
     scores = open_scores(recipe)
+    needed = recipe.train.selection.columns
     columns: Mapping[str, Sequence[np.ndarray]] = {}
     if scores is not None:
-        names = [name for name in recipe.train.selection.columns if name.startswith("reference_")]
+        names = [name for name in needed if name.startswith("reference_")]
         columns = {name: scores.column(name.removeprefix("reference_")) for name in names}
-    return windows_for(recipe, TokenStore(recipe.folder / "corpus"), steps * per_step, columns)
+    windows = windows_for(recipe, TokenStore(recipe.folder / "corpus"), steps * per_step, columns)
+    windows.document_ids = "document_ids" in needed
+    return windows
 
 
 def needs_scores(recipe: Recipe) -> bool:

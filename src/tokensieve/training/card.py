@@ -7,9 +7,9 @@ def model_card(facts: dict[str, Any]) -> str:
     """Markdown with a YAML header for the Hub.
 
     Args:
-        facts: `arm`, `base`, `reference`, `score`, `ratio`, `scope`, `ratio_kept`, `tokens_seen`,
-            `tokens_selected`, `context`, `document_mask`, `seed`, `seconds`, `targets` (name -> loss and
-            bits_per_byte), `version`.
+        facts: `arm`, `base`, `reference`, `score`, `ratio`, `scope`, `options` (further settings of the
+            selection, may be empty), `ratio_kept`, `tokens_seen`, `tokens_selected`, `context`, `document_mask`,
+            `seed`, `seconds`, `targets` (name -> loss and bits_per_byte), `version`.
     """
     rows = "\n".join(
         f"| {name} | {loss['loss']:.4f} | {loss['bits_per_byte']:.4f} |" for name, loss in facts["targets"].items()
@@ -18,6 +18,7 @@ def model_card(facts: dict[str, Any]) -> str:
         f"\n## Held-out text\n\n| set | nats a token | bits a byte |\n| --- | --- | --- |\n{rows}\n" if rows else ""
     )
     selection = _SELECTION[facts["arm"]].format(**facts)
+    options = f"| further settings | {facts['options']} |\n" if facts["options"] else ""
     mask = "stays inside a document" if facts["document_mask"] else "crosses documents (plain packing)"
     return f"""---
 library_name: transformers
@@ -36,7 +37,7 @@ tags:
 | started from | {facts["base"]} |
 | reference model | {facts["reference"]} |
 | score, ratio, scope | {facts["score"]}, {facts["ratio"]}, {facts["scope"]} |
-| share of candidates back-propagated | {facts["ratio_kept"]:.4f} |
+{options}| share of candidates back-propagated | {facts["ratio_kept"]:.4f} |
 | tokens seen | {facts["tokens_seen"]:,} |
 | tokens back-propagated | {facts["tokens_selected"]:,} |
 | context | {facts["context"]} tokens; attention {mask} |

@@ -21,7 +21,7 @@ from tokensieve.corpus.windows import Windows, identity
 from tokensieve.errors import UserError
 from tokensieve.evaluation.target_loss import Targets
 from tokensieve.selection import SelectionPolicy
-from tokensieve.selective import NonFiniteLossError, make_selective
+from tokensieve.selective import NonFiniteLossError, OwnReferenceError, make_selective
 from tokensieve.stage import is_main_process, read_json
 from tokensieve.training.arguments import keeps_checkpoints, training_arguments
 from tokensieve.training.metrics import CHECKPOINT_STATE, MetricsCallback
@@ -62,7 +62,8 @@ def train(run: Run) -> dict[str, Any]:
         `regions` (or None).
 
     Raises:
-        UserError: options that cannot be, or a NaN or infinite loss (with the step and the documents).
+        UserError: options that cannot be, a NaN or infinite loss (with the step and the documents), or a reference
+            that is the model itself.
     """
     args = training_arguments(run.options, place=run.place, output=run.folder, steps=run.steps, seed=run.seed)
     try:
@@ -101,6 +102,8 @@ def train(run: Run) -> dict[str, Any]:
             f"{run.folder.name}: the loss became NaN or infinite in step {trainer.state.global_step + 1} of "
             f"{run.steps}, at {where}; lower the learning rate, or look at these documents"
         ) from error
+    except OwnReferenceError as error:
+        raise UserError(f"{run.folder.name}: {error}") from error
     finally:
         progress.progress.stop()
     return _final_numbers(run, metrics)

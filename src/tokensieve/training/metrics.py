@@ -84,7 +84,8 @@ class MetricsCallback(TrainerCallback):
             self._evaluated = {}
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Scores that need no live loss skip it, except on steps that are logged."""
+        """Tell the policy its step; scores that need no live loss skip it, except on steps that are logged."""
+        self.handle.step = state.global_step
         step = state.global_step + 1
         self.handle.measure = step % state.logging_steps == 0 or step in self.evaluate_at
 

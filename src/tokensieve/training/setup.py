@@ -4,6 +4,7 @@ The reference and the arms share all of it, which is what makes them comparable.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,13 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         UserError: the first thing found.
     """
-    arm_steps(recipe)
+    steps, _ = arm_steps(recipe)
+    warmup = recipe.train.selection.warmup_steps
+    if warmup >= steps:
+        raise UserError(
+            f"train.selection.warmup_steps: {warmup} steps of plain training, and an arm has only {steps}; lower it, "
+            f"or raise train.tokens"
+        )
     check_section(recipe.model, recipe.context.length)
     if recipe.reference.sources:
         per_step = tokens_per_step(recipe.reference.trainer, recipe.context.length, "reference.trainer")
@@ -97,6 +104,14 @@ def measure(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
+def _more_of(policy: SelectionPolicy) -> str:
+    """The policy's fields beyond score, ratio and scope that differ from their defaults: `alpha=0.9, ...`."""
+    told = ("score", "ratio", "scope", "seed")
+    found = {item.name: getattr(policy, item.name) for item in fields(policy) if item.name not in told}
+    defaults = {item.name: item.default for item in fields(policy)}
+    return ", ".join(f"{name}={value}" for name, value in found.items() if value != defaults[name])
+
+
 def on_device(model: PreTrainedModel) -> PreTrainedModel:
     """The model on the accelerator, if there is one."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -106,7 +121,7 @@ def on_device(model: PreTrainedModel) -> PreTrainedModel:
 def train_with_card(recipe: Recipe, run: Run, arm: str, base: ModelSection, reference: str) -> dict[str, Any]:
     """`loop.train`, then the model card beside the model; returns the run's numbers."""
     numbers = train(run)
-    selecting = run.policy.ratio < 1 or bool(run.policy.parts)
+    selecting = not run.policy.selects_everything
     facts = {
         **numbers,
         "arm": arm,
@@ -115,6 +130,7 @@ def train_with_card(recipe: Recipe, run: Run, arm: str, base: ModelSection, refe
         "score": run.policy.score if selecting else "none (all tokens)",
         "ratio": run.policy.ratio,
         "scope": run.policy.scope,
+        "options": _more_of(run.policy),
         "context": recipe.context.length,
         "document_mask": recipe.context.document_mask,
         "seed": recipe.seed,

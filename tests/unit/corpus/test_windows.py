@@ -86,6 +86,26 @@ def test_windows_reassemble_the_stream(make_store: Callable[..., TokenStore], tm
     assert got == [token for tokens in per_shard for token in tokens]
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shards=shards, length=st.integers(2, 9), mask=st.booleans())
+def test_document_ids_are_the_documents_of_the_corpus_when_asked_for(
+    make_store: Callable[..., TokenStore], shards: list[list[list[int]]], length: int, mask: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_store(Path(folder), shards)
+        if store.windows_per_shard(length).sum() == 0:
+            return
+        order = np.roll(np.arange(store.windows_per_shard(length).sum()), 1)
+        batch = Windows(store, length, document_mask=mask, order=order, document_ids=True).__getitems__(
+            range(len(order))
+        )
+        documents = [document for shard in shards for document in shard]
+        owner = np.repeat(np.arange(len(documents)), [len(document) for document in documents])
+        assert batch["document_ids"].dtype == torch.int64
+        assert batch["document_ids"].tolist() == owner[batch["token_index"].numpy()].tolist()
+        assert "document_ids" not in Windows(store, length, document_mask=mask)[0]
+
+
 def test_order_repeats_windows_with_another_token_index(make_store: Callable[..., TokenStore], tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", [[[1, 2, 3, 0], [4, 5, 0]]])
     windows = Windows(store, 3, order=np.array([1, 0, 3]))

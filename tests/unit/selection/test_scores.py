@@ -37,6 +37,13 @@ def test_excess_keeps_its_negative_values():
     assert compute_score("excess_loss", COLUMNS)[3] == -5.0
 
 
+def test_a_cap_limits_only_what_is_subtracted():
+    # Of 8.1, 1.0, 0.1 and 6.0 nats at most 3 are subtracted.
+    capped = compute_score("excess_loss", COLUMNS, reference_loss_cap=3.0)
+    assert capped.tolist() == pytest.approx([5.0, 4.0, 0.1, -2.0])
+    assert compute_score("reference_loss", COLUMNS, reference_loss_cap=3.0)[0] == pytest.approx(-8.1)
+
+
 def test_history_prefers_what_has_been_learned_since():
     assert compute_score("history_loss", COLUMNS).tolist() == pytest.approx([0.0, 4.0, 0.1, 0.0])
 
@@ -57,6 +64,22 @@ def test_random_is_uniform_and_neighbouring_seeds_and_positions_are_unrelated():
     assert abs(torch.corrcoef(torch.stack([first[1:], first[:-1]]))[0, 1]) < 0.02
     # a shifted copy of one stream would also be unrelated at lag 0
     assert not torch.isin(first, second).any()
+
+
+def test_random_keeps_other_tokens_on_every_rank_and_the_same_ones_whatever_the_layout():
+    index = torch.arange(4096).view(8, 512)
+    scores = hash_uniform(index, seed=0)
+    # A mask seeded without the instance would repeat from rank to rank, row to row and pass to pass.
+    assert not torch.equal(scores[0] > 0.5, scores[1] > 0.5)
+    assert not torch.equal(scores > 0.5, hash_uniform(index + 4096, seed=0) > 0.5)
+    assert torch.equal(hash_uniform(index.reshape(32, 128), seed=0).reshape(8, 512), scores)
+
+
+def test_columns_of_different_shapes_are_not_broadcast():
+    for name in ("excess_loss", "history_loss"):
+        columns = TokenColumns(loss=torch.zeros(2, 3), reference_loss=torch.zeros(3), history_loss=torch.zeros(3))
+        with pytest.raises(ValueError, match=rf"score '{name}': its columns have shapes \(.*3,?\) and \(.*3,?\)"):
+            compute_score(name, columns)
 
 
 def test_a_missing_column_is_named():

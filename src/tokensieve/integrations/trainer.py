@@ -1,0 +1,146 @@
+"""Selection inside a stock transformers Trainer: `attach(trainer, handle)`, one line after the Trainer is made.
+
+The patched model already computes the selective loss. What a loop has to add is around it: refuse settings that
+would replace or rescale that loss, tell the handle which step is running, measure on logging steps, and put what
+was selected into the logs. A callback does all of it; no Trainer is subclassed.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
+
+from tokensieve.errors import UserError
+from tokensieve.selective import SelectionStats, SelectiveHandle, refuse_trainer_arguments
+
+
+def attach(trainer: Trainer, handle: SelectiveHandle) -> "SelectiveCallback":
+    """Make a stock Trainer follow the handle of its patched model.
+
+    The callback is put first: the log entries it adds are then seen by the trackers' callbacks too.
+
+    Args:
+        trainer: made with the patched model (or with a PEFT model around it).
+        handle: what `make_selective` returned for that model.
+
+    Raises:
+        UserError: the Trainer holds another model, or computes another loss than the model's own.
+        ValueError: an argument of the Trainer would replace or rescale the loss.
+    """
+    assert trainer.model is not None  # a Trainer makes its model when it is made
+    if all(module is not handle.model for module in trainer.model.modules()):
+        raise UserError("trainer.model is not the model of this handle; give Trainer the model that was patched")
+    if any(cls.__module__.startswith("trl.") for cls in type(trainer).__mro__):
+        raise UserError(
+            f"{type(trainer).__name__} computes its own loss and would not select; for supervised fine-tuning use "
+            "tokensieve.integrations.trl.SelectiveSFTTrainer, which attaches itself"
+        )
+    if trainer.compute_loss_func is not None:
+        raise UserError("compute_loss_func replaces the model's loss, and with it the selection; leave it out")
+    parts = trainer.args.gradient_accumulation_steps * trainer.args.world_size
+    if parts > 1 and not trainer.model_accepts_loss_kwargs:
+        raise UserError(
+            f"Trainer does not pass num_items_in_batch to {type(handle.model).__name__}, so each of the {parts} parts "
+            "of a step would be divided by its own tokens; train with one process and gradient_accumulation_steps=1"
+        )
+    callback = SelectiveCallback(handle)
+    callback.refuse(trainer.args)
+    trainer.callback_handler.callbacks.insert(0, callback)
+    return callback
+
+
+class SelectiveCallback(TrainerCallback):
+    """Sets `handle.step` and `handle.measure`, and adds what was selected to the training logs.
+
+    Entries since the last log line, over all ranks: `ratio_kept` (selected / candidates), `loss_all`,
+    `loss_selected`, `loss_unselected` (nats a token; scores that need no live loss measure them on the logged step
+    alone). `tokens_selected` counts from the start of training; a resumed run goes on from the last log line
+    before its checkpoint, so let `save_steps` be a multiple of `logging_steps`.
+
+    Prefer `attach`. In `Trainer(callbacks=[...])` it works too, but the trackers run before it.
+
+    Args:
+        handle: what `make_selective` returned.
+        columns_arrive: the Trainer hands extra columns on although `remove_unused_columns` is true.
+    """
+
+    def __init__(self, handle: SelectiveHandle, *, columns_arrive: bool = False) -> None:
+        self.handle = handle
+        self.columns_arrive = columns_arrive
+        self.tokens_selected = 0
+
+    def refuse(self, args: Any) -> None:
+        """Refuse TrainingArguments under which the loss would not be the selective loss.
+
+        Raises:
+            UserError: `remove_unused_columns` would drop the policy's columns.
+            ValueError: see `refuse_trainer_arguments`.
+        """
+        refuse_trainer_arguments(args)
+        columns = self.handle.policy.columns
+        if columns and args.remove_unused_columns and not self.columns_arrive:
+            raise UserError(
+                f"remove_unused_columns=True drops {', '.join(columns)}, which the selection reads; set it to False"
+            )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Refuse bad arguments; after a resume, go on counting."""
+        self.refuse(args)
+        self.handle.stats.reset()
+        logged = [line["tokens_selected"] for line in state.log_history if "tokens_selected" in line]
+        self.tokens_selected = logged[-1] if state.global_step and logged else 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The step for warm-up and schedule; whether it will be logged, for scores that need no live loss."""
+        self.handle.step = state.global_step
+        if args.logging_strategy == IntervalStrategy.STEPS:
+            finished = state.global_step + 1
+            first = args.logging_first_step and finished == 1
+            self.handle.measure = first or finished % state.logging_steps == 0
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the entries to `logs` in place, and to the Trainer's own history."""
+        logs: dict[str, Any] = kwargs["logs"]
+        if "loss" not in logs:
+            return  # an evaluation, or the Trainer's closing summary
+        sums = take_sums(self.handle)
+        self.tokens_selected += int(sums["selected"])
+        entries = {"tokens_selected": self.tokens_selected, **log_entries(sums)}
+        logs.update(entries)
+        # The history holds a copy that was made before this call.
+        state.log_history[-1].update(entries)
+
+
+def take_sums(handle: SelectiveHandle) -> dict[str, float]:
+    """The statistics since the last call, summed over ranks, by name (see `SelectionStats`); starts them anew.
+
+    Every rank must call it. Without torch.distributed it is this process's sums.
+    """
+    stats = handle.stats
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        # A rank that has seen no batch takes part with zeros, or the others would wait for ever.
+        own = torch.zeros(len(SelectionStats.NAMES), dtype=torch.float64) if stats.sums is None else stats.sums
+        total = own.to(handle.model.device, copy=True)
+        dist.all_reduce(total)
+        stats.sums = total
+    sums = stats.read()
+    stats.reset()
+    return sums
+
+
+def log_entries(sums: dict[str, float]) -> dict[str, float]:
+    """What to log of `take_sums`: `ratio_kept`, and mean losses in nats of what was measured.
+
+    A mean over no token is left out.
+    """
+    unselected = sums["measured_valid"] - sums["measured_selected"]
+    entries = {"ratio_kept": sums["selected"] / max(sums["valid"], 1)}
+    if sums["measured_valid"]:
+        entries["loss_all"] = sums["loss"] / sums["measured_valid"]
+    if sums["measured_selected"]:
+        entries["loss_selected"] = sums["loss_selected"] / sums["measured_selected"]
+    if unselected:
+        entries["loss_unselected"] = (sums["loss"] - sums["loss_selected"]) / unselected
+    return entries

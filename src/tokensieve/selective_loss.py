@@ -1,0 +1,208 @@
+"""What the output layer computes on a training micro-step: losses, the choice, the loss to differentiate.
+
+These objects are handed to the head's own call (`selective.py` patches its forward), so that they run where
+the sharding engine has gathered the head's weight.
+
+Shapes: B rows, T positions, S = T - 1 targets a row, N = B*S tokens, D width. Columns and labels come as
+[B, T], entry i belonging to predicting token i; the shift happens here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokensieve.head import IGNORE, HeadTransform, first_pass, summed_loss
+from tokensieve.selection import SelectionPolicy, TokenColumns, apply_policy
+
+COLUMNS = (
+    "reference_loss",
+    "reference_entropy",
+    "history_loss",
+    "selection_mask",
+    "token_index",
+    "document_ids",
+)
+_FLOAT_COLUMNS = ("reference_loss", "reference_entropy", "history_loss")
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss is NaN or infinite. `token_index` [n, S] holds the rows of the batch, if the batch had the column."""
+
+    def __init__(self, token_index: Tensor | None) -> None:
+        super().__init__("the loss is NaN or infinite")
+        self.token_index = token_index
+
+
+class OwnReferenceError(ValueError):
+    """The reference losses are the model's own: every excess is 0, and the choice would be by index."""
+
+
+@dataclass
+class SelectionStats:
+    """Sums since the last reset, of this process.
+
+    Losses are known only for forwards that ran the first pass ("measured"): always for scores that read the
+    live loss and for ratio 1, else while `handle.measure` is set.
+    """
+
+    sums: Tensor | None = None
+
+    NAMES: ClassVar = ("valid", "selected", "measured_valid", "measured_selected", "loss", "loss_selected")
+
+    def add(self, *values: Tensor) -> None:
+        """Add the six sums, in the order of `NAMES`; stays on the device, no synchronisation."""
+        new = torch.stack([value.detach().double() for value in values])
+        self.sums = new if self.sums is None else self.sums + new
+
+    def read(self) -> dict[str, float]:
+        """The sums by name: counts of tokens, and losses summed in nats."""
+        values = [0.0] * len(self.NAMES) if self.sums is None else self.sums.tolist()
+        return dict(zip(self.NAMES, values, strict=True))
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self.sums = None
+
+
+@dataclass
+class TokenLosses:
+    """Loss (and entropy) of every token, aligned with labels: [B, T], 0 where there is no label."""
+
+    labels: Tensor
+    transform: HeadTransform
+    entropy: bool
+
+    @torch.no_grad()
+    def __call__(self, head: nn.Linear, hidden_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Shift, compute, shift back."""
+        labels_BS = self.labels[:, 1:].to(hidden_BTD.device)
+        found = first_pass(
+            hidden_BTD[:, :-1].flatten(0, 1),
+            head.weight,
+            labels_BS.flatten(),
+            bias=head.bias,
+            transform=self.transform,
+            entropy=self.entropy,
+        )
+        losses, entropies = (
+            None if column is None else F.pad(column.view_as(labels_BS), (1, 0))
+            for column in (found.losses, found.entropies)
+        )
+        assert losses is not None
+        return losses, entropies
+
+
+@dataclass
+class SelectiveLoss:
+    """sum(weight * loss) over the tokens / (ratio * items) (Rho-1, eq. 5), of one micro-step."""
+
+    labels: Tensor
+    """[B, T]."""
+    columns: dict[str, Tensor]
+    """Name -> [B, T]."""
+    items: Tensor | int | None
+    """Live labels of the whole optimizer step, on all ranks; None: those of this micro-step."""
+    policy: SelectionPolicy
+    """With its schedule resolved."""
+    transform: HeadTransform
+    measure: bool
+    stats: SelectionStats
+    reference_checked: bool
+    """Whether an earlier micro-step has shown that the reference is not the model itself."""
+    outcome: tuple[Tensor | None, Tensor, Tensor] | None = field(default=None, init=False)
+    """(token_index, valid, selected), each [B, S], after the call."""
+
+    def __call__(self, head: nn.Linear, hidden_BTD: Tensor) -> Tensor:
+        """The loss, nats; hidden_BTD is [B, T, D]."""
+        labels_BS = self.labels[:, 1:].to(hidden_BTD.device)
+        columns = self._shifted_columns()
+        token_index = columns.get("token_index")
+        valid = labels_BS != IGNORE
+        hidden_ND, labels_N = hidden_BTD[:, :-1].flatten(0, 1), labels_BS.flatten()
+        options: dict[str, Any] = {"bias": head.bias, "transform": self.transform}
+
+        # When everything is selected the second pass alone yields all losses.
+        everything = self.policy.selects_everything
+        found = losses_BS = entropies_BS = None
+        finite_B = valid.new_ones(len(valid))
+        if self.policy.needs_live_loss or (self.measure and not everything):
+            entropy = "current_entropy" in self.policy.scores
+            found = first_pass(hidden_ND.detach(), head.weight, labels_N, entropy=entropy, keep=True, **options)
+            losses_BS = found.losses.view_as(valid)
+            entropies_BS = None if found.entropies is None else found.entropies.view_as(valid)
+            # As NaN a loss goes into the ranking, where all ranks meet it; a rank that left before would be waited for.
+            losses_BS.masked_fill_(~torch.isfinite(losses_BS), torch.nan)
+            finite_B = ~torch.isnan(losses_BS).any(dim=1)
+        try:
+            selection = apply_policy(self.policy, TokenColumns(loss=losses_BS, entropy=entropies_BS, **columns), valid)
+        except ValueError as error:
+            if finite_B.all():
+                raise
+            raise NonFiniteLossError(None if token_index is None else token_index[~finite_B]) from error
+        if not finite_B.all():
+            raise NonFiniteLossError(None if token_index is None else token_index[~finite_B])
+        if losses_BS is not None and not self.reference_checked and "excess_loss" in self.policy.scores:
+            self.reference_checked = _is_another_model(losses_BS[valid], columns["reference_loss"][valid])
+        weights = selection.selected if selection.weights is None else selection.weights
+        kept = None if found is None else found.kept
+        total = summed_loss(hidden_ND, head.weight, labels_N, weights.flatten(), kept=kept, **options)
+        if not torch.isfinite(total.detach()):
+            raise NonFiniteLossError(token_index)
+        self.outcome = token_index, valid, selection.selected
+        self._record(valid, selection.selected, losses_BS, total)
+        # A step whose every label is masked has nothing to train on: its loss is 0, not 0 / 0.
+        items = self.items if self.items is not None else valid.sum()
+        return total / (self.policy.ratio * torch.as_tensor(items, device=total.device).clamp(min=1))
+
+    def _shifted_columns(self) -> dict[str, Tensor]:
+        for name, column in self.columns.items():
+            if column.shape != self.labels.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(column.shape)}; it must be that of labels, {tuple(self.labels.shape)}"
+                )
+        return {name: decode_column(name, column)[:, 1:] for name, column in self.columns.items()}
+
+    def _record(self, valid: Tensor, selected: Tensor, losses: Tensor | None, total: Tensor) -> None:
+        valid_count, selected_count, zero = valid.sum(), selected.sum(), total.new_zeros(())
+        if losses is not None:
+            sums = losses.sum(dtype=torch.float64), losses[selected].sum(dtype=torch.float64)
+            self.stats.add(valid_count, selected_count, valid_count, selected_count, *sums)
+        elif self.policy.selects_everything:
+            self.stats.add(valid_count, selected_count, valid_count, selected_count, total, total)
+        else:
+            self.stats.add(valid_count, selected_count, zero, zero, zero, zero)
+
+
+def decode_column(name: str, column: Tensor) -> Tensor:
+    """A loss column as float32; int16 holds the bits of float16 (FSDP2 casts floats to bfloat16 on the way in).
+
+    Raises:
+        TypeError: another type, bfloat16 above all: it changes 1 % of the choices.
+    """
+    if name not in _FLOAT_COLUMNS or column.dtype == torch.float64:
+        return column
+    if column.dtype == torch.int16:
+        return column.view(torch.float16).float()
+    if column.dtype in (torch.float32, torch.float16):
+        return column.float()
+    raise TypeError(f"{name} is {column.dtype}: use float32, float16, or int16 holding the bits of float16")
+
+
+def _is_another_model(losses: Tensor, reference: Tensor) -> bool:
+    """True if shown, False if there are too few tokens to tell; [n] each.
+
+    Raises:
+        OwnReferenceError: they are equal to the precision of float16.
+    """
+    if len(losses) < 32:
+        return False
+    # float16 keeps a loss to one part in 2048; another model agrees that well on a token or two, not on thirty.
+    if ((losses - reference).abs() <= 1e-4 + losses / 1024).all():
+        raise OwnReferenceError(
+            "reference_loss equals the model's own losses (to the precision of float16), so every excess is 0: the "
+            "reference must be another model than the one being trained, and trained enough to differ from it"
+        )
+    return True
