@@ -37,10 +37,10 @@ from tokensieve.selective_loss import (
     COLUMNS,
     NonFiniteLossError,
     OwnReferenceError,
-    SelectionStats,
     SelectiveLoss,
     TokenLosses,
 )
+from tokensieve.stats import SelectionStats
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NonFiniteLossError",
     "OwnReferenceError",
-    "SelectionStats",
     "SelectiveHandle",
     "make_selective",
     "refuse_trainer_arguments",
@@ -77,6 +76,10 @@ class SelectiveHandle:
     """(token_index, valid, selected), each [B, T-1], of the last training forward."""
     checked: bool = False
     """Whether the head was compared with the model's own logits."""
+    running: bool = False
+    """Whether the patched forward of the model is running."""
+    removed: bool = False
+    """Whether the patch was undone: wrappers that were put over it since then call through it."""
     reference_checked: bool = False
     """Whether a batch has shown that its reference losses are not the model's own."""
 
@@ -109,6 +112,9 @@ class SelectiveHandle:
         for module in self.model.modules():
             if isinstance(vars(module).get("forward"), (_ModelForward, _HeadForward)):
                 del module.forward
+            for key in [key for key, hook in module._forward_pre_hooks.items() if isinstance(hook, _RefuseBypass)]:
+                del module._forward_pre_hooks[key]
+        self.removed = True
 
 
 def make_selective(
@@ -135,7 +141,10 @@ def make_selective(
     base = _without_adapter(model)
     head = linear_head(base)
     if "forward" in vars(base):
-        raise ValueError("the model's forward is patched already; call handle.remove() first")
+        raise ValueError(
+            "the model's forward is patched already: undo it with handle.remove() if it was make_selective, with "
+            "accelerator.unwrap_model(model, keep_fp32_wrapper=False) if it was accelerate"
+        )
     if base.base_model is base:
         raise TypeError(f"{type(base).__name__} has no backbone separate from its head")
     if backward not in ("exact", "filtered"):
@@ -145,6 +154,7 @@ def make_selective(
     handle = SelectiveHandle(base, policy, head_transform(base.config), base.forward)
     base.forward = _ModelForward(handle)
     head.forward = _HeadForward(head)  # type: ignore[method-assign,assignment]
+    base.base_model.register_forward_pre_hook(_RefuseBypass(handle))
     try:
         if not any(parameter.is_meta or isinstance(parameter, DTensor) for parameter in base.parameters()):
             handle.check()
@@ -181,7 +191,16 @@ class _ModelForward:
         self.handle = handle
         self.__signature__ = inspect.signature(handle.original_forward)
 
-    def __call__(self, *args: Any, labels: Tensor | None = None, token_losses: str | None = None, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.handle.removed:
+            return self.handle.original_forward(*args, **kwargs)
+        self.handle.running = True
+        try:
+            return self._forward(*args, **kwargs)
+        finally:
+            self.handle.running = False
+
+    def _forward(self, *args: Any, labels: Tensor | None = None, token_losses: str | None = None, **kwargs: Any) -> Any:
         columns = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
         handle, model = self.handle, self.handle.model
         if labels is None or not (model.training or token_losses):
@@ -235,6 +254,26 @@ class _ModelForward:
             aux_loss=auxiliary,
             router_logits=outputs.router_logits,
         )
+
+
+class _RefuseBypass:
+    """Pre-hook of the backbone: in training, no other loss may be computed around the patched forward.
+
+    TRL's SFTTrainer does that: it puts a forward of its own over ours, which calls the backbone itself.
+    """
+
+    def __init__(self, handle: SelectiveHandle) -> None:
+        self.handle = handle
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        handle = self.handle
+        if handle.running or not (handle.model.training and torch.is_grad_enabled()):
+            return
+        if not isinstance(vars(handle.model)["forward"], _ModelForward):
+            raise ValueError(
+                "another forward was put over the patched one and trains the model without the selection (TRL's "
+                "SFTTrainer does; use tokensieve.integrations.trl.SelectiveSFTTrainer)"
+            )
 
 
 class _HeadForward:

@@ -8,7 +8,7 @@ Shapes: B rows, T positions, S = T - 1 targets a row, N = B*S tokens, D width. C
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tokensieve.head import IGNORE, HeadTransform, first_pass, summed_loss
 from tokensieve.selection import SelectionPolicy, TokenColumns, apply_policy
+from tokensieve.stats import SelectionStats
 
 COLUMNS = (
     "reference_loss",
@@ -38,33 +39,6 @@ class NonFiniteLossError(FloatingPointError):
 
 class OwnReferenceError(ValueError):
     """The reference losses are the model's own: every excess is 0, and the choice would be by index."""
-
-
-@dataclass
-class SelectionStats:
-    """Sums since the last reset, of this process.
-
-    Losses are known only for forwards that ran the first pass ("measured"): always for scores that read the
-    live loss and for ratio 1, else while `handle.measure` is set.
-    """
-
-    sums: Tensor | None = None
-
-    NAMES: ClassVar = ("valid", "selected", "measured_valid", "measured_selected", "loss", "loss_selected")
-
-    def add(self, *values: Tensor) -> None:
-        """Add the six sums, in the order of `NAMES`; stays on the device, no synchronisation."""
-        new = torch.stack([value.detach().double() for value in values])
-        self.sums = new if self.sums is None else self.sums + new
-
-    def read(self) -> dict[str, float]:
-        """The sums by name: counts of tokens, and losses summed in nats."""
-        values = [0.0] * len(self.NAMES) if self.sums is None else self.sums.tolist()
-        return dict(zip(self.NAMES, values, strict=True))
-
-    def reset(self) -> None:
-        """Start again from zero."""
-        self.sums = None
 
 
 @dataclass

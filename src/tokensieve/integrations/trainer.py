@@ -7,13 +7,12 @@ was selected into the logs. A callback does all of it; no Trainer is subclassed.
 
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from tokensieve.errors import UserError
-from tokensieve.selective import SelectionStats, SelectiveHandle, refuse_trainer_arguments
+from tokensieve.selective import SelectiveHandle, refuse_trainer_arguments
+from tokensieve.stats import log_entries
 
 
 def attach(trainer: Trainer, handle: SelectiveHandle) -> "SelectiveCallback":
@@ -105,42 +104,9 @@ class SelectiveCallback(TrainerCallback):
         logs: dict[str, Any] = kwargs["logs"]
         if "loss" not in logs:
             return  # an evaluation, or the Trainer's closing summary
-        sums = take_sums(self.handle)
+        sums = self.handle.stats.take(self.handle.model.device)
         self.tokens_selected += int(sums["selected"])
         entries = {"tokens_selected": self.tokens_selected, **log_entries(sums)}
         logs.update(entries)
         # The history holds a copy that was made before this call.
         state.log_history[-1].update(entries)
-
-
-def take_sums(handle: SelectiveHandle) -> dict[str, float]:
-    """The statistics since the last call, summed over ranks, by name (see `SelectionStats`); starts them anew.
-
-    Every rank must call it. Without torch.distributed it is this process's sums.
-    """
-    stats = handle.stats
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        # A rank that has seen no batch takes part with zeros, or the others would wait for ever.
-        own = torch.zeros(len(SelectionStats.NAMES), dtype=torch.float64) if stats.sums is None else stats.sums
-        total = own.to(handle.model.device, copy=True)
-        dist.all_reduce(total)
-        stats.sums = total
-    sums = stats.read()
-    stats.reset()
-    return sums
-
-
-def log_entries(sums: dict[str, float]) -> dict[str, float]:
-    """What to log of `take_sums`: `ratio_kept`, and mean losses in nats of what was measured.
-
-    A mean over no token is left out.
-    """
-    unselected = sums["measured_valid"] - sums["measured_selected"]
-    entries = {"ratio_kept": sums["selected"] / max(sums["valid"], 1)}
-    if sums["measured_valid"]:
-        entries["loss_all"] = sums["loss"] / sums["measured_valid"]
-    if sums["measured_selected"]:
-        entries["loss_selected"] = sums["loss_selected"] / sums["measured_selected"]
-    if unselected:
-        entries["loss_unselected"] = (sums["loss"] - sums["loss_selected"]) / unselected
-    return entries

@@ -21,6 +21,7 @@ from tokensieve.errors import UserError
 from tokensieve.evaluation.target_loss import Targets, pooled
 from tokensieve.selective import SelectiveHandle
 from tokensieve.stage import read_json, write_json
+from tokensieve.stats import log_entries
 
 CHECKPOINT_STATE = "tokensieve.json"
 
@@ -107,7 +108,7 @@ class MetricsCallback(TrainerCallback):
         logs: dict[str, Any] = kwargs["logs"]
         if "loss" not in logs:
             return  # the Trainer's closing summary
-        sums = self._take_sums()
+        sums = self.handle.stats.take(self.handle.model.device)
         self.tokens_selected += int(sums["selected"])
         self.candidates += int(sums["valid"])
         if sums["selected"] == 0:
@@ -115,16 +116,9 @@ class MetricsCallback(TrainerCallback):
                 f"{self.path.parent.name}: no token was selected up to step {state.global_step} ({sums['valid']:.0f} "
                 f"candidates since the last log); raise the ratio, or score the corpus again"
             )
-        unselected = sums["measured_valid"] - sums["measured_selected"]
         logs["tokens_seen"] = state.global_step * self.tokens_per_step
         logs["tokens_selected"] = self.tokens_selected
-        logs["ratio_kept"] = sums["selected"] / max(sums["valid"], 1)
-        if sums["measured_valid"]:
-            logs["loss_all"] = sums["loss"] / sums["measured_valid"]
-        if sums["measured_selected"]:
-            logs["loss_selected"] = sums["loss_selected"] / sums["measured_selected"]
-        if unselected:
-            logs["loss_unselected"] = (sums["loss"] - sums["loss_selected"]) / unselected
+        logs.update(log_entries(sums))
         logs["seconds"] = round(time.monotonic() - self._started, 3)
         logs.update(self._evaluated)
         self._evaluated = {}
@@ -162,14 +156,6 @@ class MetricsCallback(TrainerCallback):
     def _summed_regions(self) -> list[list[int]]:
         assert self.region_counts is not None
         return self._summed(torch.from_numpy(self.region_counts.counts)).tolist()
-
-    def _take_sums(self) -> dict[str, float]:
-        stats = self.handle.stats
-        if stats.sums is not None:
-            stats.sums = self._summed(stats.sums)
-        sums = stats.read()
-        stats.reset()
-        return sums
 
     def _evaluate(self) -> None:
         assert self.targets is not None
