@@ -109,7 +109,7 @@ def check_head(model: PreTrainedModel, transform: HeadTransform, forward: Callab
         own = forward(labels=ids, **options)
         outputs = model.base_model(**options)
         losses, _ = model.get_output_embeddings()(
-            outputs.last_hidden_state, task=TokenLosses(ids, transform, entropy=False)
+            outputs.last_hidden_state, task=TokenLosses(ids, transform, entropy=False).run
         )
         auxiliary = auxiliary_loss(model, outputs, None)
     logits, ours = own.logits[:, :-1].flatten(0, 1).double(), losses[:, 1:].flatten().double()

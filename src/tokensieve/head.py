@@ -131,7 +131,8 @@ def summed_loss(
 
     Gradients are computed chunk by chunk in the forward pass and accumulated in float32 (float64 for
     float64 inputs). Tokens of weight 0 or label -100 cost nothing. Peak memory beside the inputs: one chunk of
-    logits (and, for half-precision weights, of their gradient) and the weight's gradient.
+    logits (and, for half-precision weights, of their gradient) and the weight's gradient; when backward runs, the
+    chunk has gone, and float32 gradients are copied once, so that backward may run again.
 
     Args:
         hidden_states: [N, D].
@@ -147,6 +148,8 @@ def summed_loss(
         ValueError: shapes that do not fit together, or a label outside the vocabulary.
     """
     _check_shapes(hidden_states, weight, labels)
+    if token_weights is not None and token_weights.shape != labels.shape:
+        raise ValueError(f"token_weights has shape {tuple(token_weights.shape)} and labels {tuple(labels.shape)}")
     weights = (labels != IGNORE) if token_weights is None else token_weights * (labels != IGNORE)
     size = chunk_rows or default_chunk_rows(len(weight))
     if transform.softcap is not None:

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
 
-from tokensieve.causal_head import check_head, eval_mode, head_transform, linear_head
+from tokensieve.causal_head import check_document_mask, check_head, eval_mode, head_transform, linear_head
 from tokensieve.filtered import FilteredBackward
 from tokensieve.head import HeadTransform
 from tokensieve.selection import SelectionPolicy
@@ -65,6 +65,8 @@ class SelectiveHandle:
     """Whether the patched forward of the model is running."""
     removed: bool = False
     """Whether the patch was undone: wrappers that were put over it since then call through it."""
+    crossing: str | None = None
+    """Why packed documents would see each other in this model; "" if they do not, None before that is known."""
     reference_checked: bool = False
     """Whether a batch has shown that its reference losses are not the model's own."""
 
@@ -88,6 +90,44 @@ class SelectiveHandle:
         """Refuse a head that our loss does not reproduce (see `causal_head.check_head`)."""
         check_head(self.model, self.transform, self.original_forward)
         self.checked = True
+
+    # It runs the model a second time: nothing to compile into a training step.
+    @torch.compiler.disable
+    def check_packed_rows(self, position_ids: Tensor | None, attention_mask: Tensor | None, cache: Any) -> None:
+        """Refuse rows of several documents whose attention would cross documents.
+
+        transformers sees from position_ids ([B, T]) where documents end, but only if there is neither mask nor cache,
+        and not for every architecture.
+
+        Raises:
+            ValueError: positions restart inside a row, and there is a mask or a cache, or the model does not heed them.
+        """
+        if (
+            position_ids is None
+            or position_ids.dim() != 2
+            or (attention_mask is not None and attention_mask.dim() != 2)
+        ):
+            return
+        alone = attention_mask is None and cache is None
+        # Asked at the first rows with positions, packed or not, so that all ranks of a sharded model take part.
+        if alone and self.crossing is None:
+            try:
+                check_document_mask(self.model, min(position_ids.shape[1], 32))
+                self.crossing = ""
+            except ValueError as error:
+                self.crossing = str(error)
+        if alone and not self.crossing:
+            return
+        restarts = position_ids[:, 1:] <= position_ids[:, :-1]
+        if attention_mask is not None:
+            restarts = restarts & (attention_mask[:, 1:] != 0) & (attention_mask[:, :-1] != 0)
+        if restarts.any():
+            raise ValueError(
+                self.crossing
+                if alone
+                else "position_ids restart inside a row (packed documents) and there is an attention_mask or a cache: "
+                "attention would cross documents without a word; leave attention_mask and past_key_values out"
+            )
 
     def remove(self) -> None:
         """Undo the patch; the model is again what it was, bit for bit."""

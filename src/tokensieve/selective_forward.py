@@ -5,6 +5,7 @@ copies them with the model.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,9 @@ from tokensieve.selective_loss import COLUMNS, SelectiveLoss, TokenLosses
 
 if TYPE_CHECKING:
     from tokensieve.selective import SelectiveHandle
+
+Task = Callable[[nn.Linear, Tensor], Any]
+"""What to compute from the head and its input [B, T, D]."""
 
 
 class ModelForward:
@@ -29,17 +33,19 @@ class ModelForward:
         """The selective loss in training mode with labels, token losses on request, else the model's own forward."""
         if self.handle.removed:
             return self.handle.original_forward(*args, **kwargs)
+        # By name from here on: what an argument means must not depend on how it was given.
+        kwargs = dict(**dict(zip(self.__signature__.parameters, args, strict=False)), **kwargs)
         self.handle.running = True
         try:
-            return self._forward(*args, **kwargs)
+            return self._forward(**kwargs)
         finally:
             self.handle.running = False
 
-    def _forward(self, *args: Any, labels: Tensor | None = None, token_losses: str | None = None, **kwargs: Any) -> Any:
+    def _forward(self, labels: Tensor | None = None, token_losses: str | None = None, **kwargs: Any) -> Any:
         columns = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
         handle, model = self.handle, self.handle.model
         if labels is None or not (model.training or token_losses):
-            return handle.original_forward(*args, labels=labels, **kwargs)
+            return handle.original_forward(labels=labels, **kwargs)
         if kwargs.get("fused_lm_head"):
             raise ValueError(
                 "fused_lm_head=True (TRL's SFTTrainer) computes another loss, which would bypass the selection; use "
@@ -49,9 +55,9 @@ class ModelForward:
             raise ValueError(
                 "shift_labels is not used: give labels as they are, entry i belonging to predicting token i"
             )
-        _refuse_mask_on_packed_rows(kwargs.get("attention_mask"), kwargs.get("position_ids"))
         if not handle.checked:
             handle.check()
+        handle.check_packed_rows(*(kwargs.get(name) for name in ("position_ids", "attention_mask", "past_key_values")))
         items = kwargs.pop("num_items_in_batch", None)
         kwargs.pop("logits_to_keep", None)
         kwargs.pop("return_dict", None)
@@ -59,8 +65,8 @@ class ModelForward:
         kwargs["use_cache"] = False
         if token_losses is not None:
             task = TokenLosses(labels, handle.transform, token_losses == "entropy")
-            hidden_states = model.base_model(*args, **kwargs).last_hidden_state
-            return model.get_output_embeddings()(hidden_states, task=task)
+            hidden_states = model.base_model(**kwargs).last_hidden_state
+            return model.get_output_embeddings()(hidden_states, task=task.run)
 
         loss_task = SelectiveLoss(
             labels,
@@ -76,8 +82,8 @@ class ModelForward:
             kwargs["output_router_logits"] = True
         if handle.filtered is not None:
             handle.filtered.begin(*labels.shape)
-        outputs = model.base_model(*args, **kwargs)
-        loss = model.get_output_embeddings()(outputs.last_hidden_state, task=loss_task)
+        outputs = model.base_model(**kwargs)
+        loss = model.get_output_embeddings()(outputs.last_hidden_state, task=loss_task.run)
         handle.reference_checked = loss_task.reference_checked
         assert loss_task.outcome is not None
         if handle.keep_selection:
@@ -126,24 +132,12 @@ class HeadForward:
         self.head = head
         self.original = head.forward
 
-    def __call__(self, hidden_states: Tensor, task: SelectiveLoss | TokenLosses | None = None) -> Any:
+    def __call__(self, hidden_states: Tensor, task: Task | None = None) -> Any:
         """[B, T, D] -> logits [B, T, V], or what the task returns."""
         return self.original(hidden_states) if task is None else _run(task, self.head, hidden_states)
 
 
 # The number of selected rows depends on data: a compiler would guess, break the graph, or compile anew at each step.
 @torch.compiler.disable
-def _run(task: SelectiveLoss | TokenLosses, head: nn.Linear, hidden_states: Tensor) -> Any:
+def _run(task: Task, head: nn.Linear, hidden_states: Tensor) -> Any:
     return task(head, hidden_states)
-
-
-def _refuse_mask_on_packed_rows(attention_mask: Tensor | None, position_ids: Tensor | None) -> None:
-    """Where packed documents end transformers sees from position_ids, but only if there is no mask."""
-    if attention_mask is None or position_ids is None or attention_mask.dim() != 2:
-        return
-    inside = (attention_mask[:, 1:] != 0) & (attention_mask[:, :-1] != 0)
-    if (inside & (position_ids[:, 1:] <= position_ids[:, :-1])).any():
-        raise ValueError(
-            "position_ids restart inside a row (packed documents) and there is an attention_mask: attention would "
-            "cross documents without a word; leave attention_mask out"
-        )

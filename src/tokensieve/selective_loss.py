@@ -1,7 +1,8 @@
 """What the output layer computes on a training micro-step: losses, the choice, the loss to differentiate.
 
-These objects are handed to the head's own call (`selective.py` patches its forward), so that they run where
-the sharding engine has gathered the head's weight.
+The `run` of these objects is handed to the head's own call (`make_selective` patches its forward), so that it runs
+where the sharding engine has gathered the head's weight. The bound method, not the object: FSDP2 looks into
+dataclasses among the arguments, and would cast their tensors.
 
 Shapes: B rows, T positions, S = T - 1 targets a row, N = B*S tokens, D width. Columns and labels come as
 [B, T], entry i belonging to predicting token i; the shift happens here.
@@ -50,7 +51,7 @@ class TokenLosses:
     entropy: bool
 
     @torch.no_grad()
-    def __call__(self, head: nn.Linear, hidden_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
+    def run(self, head: nn.Linear, hidden_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
         """Shift, compute, shift back."""
         labels_BS = self.labels[:, 1:].to(hidden_BTD.device)
         found = first_pass(
@@ -87,9 +88,9 @@ class SelectiveLoss:
     reference_checked: bool
     """Whether an earlier micro-step has shown that the reference is not the model itself."""
     outcome: tuple[Tensor | None, Tensor, Tensor] | None = field(default=None, init=False)
-    """(token_index, valid, selected), each [B, S], after the call."""
+    """(token_index, valid, selected), each [B, S], after `run`."""
 
-    def __call__(self, head: nn.Linear, hidden_BTD: Tensor) -> Tensor:
+    def run(self, head: nn.Linear, hidden_BTD: Tensor) -> Tensor:
         """The loss, nats; hidden_BTD is [B, T, D]."""
         labels_BS = self.labels[:, 1:].to(hidden_BTD.device)
         columns = self._shifted_columns()
