@@ -181,7 +181,8 @@ def make_selective(
     head.forward = HeadForward(head)  # type: ignore[method-assign,assignment]
     base.base_model.register_forward_pre_hook(RefuseBypass(handle))
     try:
-        if not any(parameter.is_meta or isinstance(parameter, DTensor) for parameter in base.parameters()):
+        # DeepSpeed's ZeRO-3 marks the parameters that it has sharded with ds_id.
+        if not any(p.is_meta or isinstance(p, DTensor) or hasattr(p, "ds_id") for p in base.parameters()):
             handle.check()
         if backward == "filtered":
             handle.filtered = FilteredBackward(base.base_model)

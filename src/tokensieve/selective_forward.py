@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
 
-from tokensieve.causal_head import adds_balance_loss, auxiliary_loss, balance_coefficient
+from tokensieve.causal_head import adds_balance_loss, auxiliary_loss, balance_coefficient, linear_head
 from tokensieve.selective_loss import COLUMNS, SelectiveLoss, TokenLosses
 
 if TYPE_CHECKING:
@@ -68,29 +68,12 @@ class ModelForward:
             hidden_states = model.base_model(**kwargs).last_hidden_state
             return model.get_output_embeddings()(hidden_states, task=task.run)
 
-        loss_task = SelectiveLoss(
-            labels,
-            {name: column for name, column in columns.items() if column is not None},
-            items,
-            handle.policy.at(handle.step),
-            handle.transform,
-            handle.measure,
-            handle.stats,
-            handle.reference_checked,
-        )
+        loss_task = _begin(handle, labels, columns, items)
         if kwargs.get("output_router_logits") is None and adds_balance_loss(model):
             kwargs["output_router_logits"] = True
-        if handle.filtered is not None:
-            handle.filtered.begin(*labels.shape)
         outputs = model.base_model(**kwargs)
         loss = model.get_output_embeddings()(outputs.last_hidden_state, task=loss_task.run)
-        handle.reference_checked = loss_task.reference_checked
-        assert loss_task.outcome is not None
-        if handle.keep_selection:
-            handle.last_selection = loss_task.outcome
-        if handle.filtered is not None:
-            # Position i carries the target of token i + 1; the last position of a row carries none.
-            handle.filtered.choose(nn.functional.pad(loss_task.outcome[2], (0, 1)))
+        _end(handle, loss_task)
         auxiliary = auxiliary_loss(model, outputs, kwargs.get("attention_mask"))
         if auxiliary is None:
             return CausalLMOutputWithPast(loss=loss)
@@ -135,6 +118,38 @@ class HeadForward:
     def __call__(self, hidden_states: Tensor, task: Task | None = None) -> Any:
         """[B, T, D] -> logits [B, T, V], or what the task returns."""
         return self.original(hidden_states) if task is None else _run(task, self.head, hidden_states)
+
+
+# What changes from step to step (schedule, measuring, the first check of the reference) is hidden from compilers, which
+# would take each value for a constant, and compile the whole forward anew when it changes.
+@torch.compiler.disable
+def _begin(
+    handle: "SelectiveHandle", labels: Tensor, columns: dict[str, Tensor], items: Tensor | int | None
+) -> SelectiveLoss:
+    linear_head(handle.model)  # refuses an adapter that was put on the head since
+    if handle.filtered is not None:
+        handle.filtered.begin(*labels.shape)
+    return SelectiveLoss(
+        labels,
+        {name: column for name, column in columns.items() if column is not None},
+        items,
+        handle.policy.at(handle.step),
+        handle.transform,
+        handle.measure,
+        handle.stats,
+        handle.reference_checked,
+    )
+
+
+@torch.compiler.disable
+def _end(handle: "SelectiveHandle", task: SelectiveLoss) -> None:
+    handle.reference_checked = task.reference_checked
+    assert task.outcome is not None
+    if handle.keep_selection:
+        handle.last_selection = task.outcome
+    if handle.filtered is not None:
+        # Position i carries the target of token i + 1; the last position of a row carries none.
+        handle.filtered.choose(nn.functional.pad(task.outcome[2], (0, 1)))
 
 
 # The number of selected rows depends on data: a compiler would guess, break the graph, or compile anew at each step.

@@ -130,7 +130,9 @@ class SelectiveLoss:
         self._record(valid, selection.selected, losses_BS, total)
         # A step whose every label is masked has nothing to train on: its loss is 0, not 0 / 0.
         items = self.items if self.items is not None else valid.sum()
-        return total / (self.policy.ratio * torch.as_tensor(items, device=total.device).clamp(min=1))
+        # In the loss's own type: a whole number times a Python float would be float32.
+        count = torch.as_tensor(items, device=total.device).to(total.dtype)
+        return total / (self.policy.ratio * count.clamp(min=1))
 
     def _shifted_columns(self) -> dict[str, Tensor]:
         for name, column in self.columns.items():

@@ -37,7 +37,7 @@ def test_loss_choice_and_every_gradient_agree_with_full_logits(name):
     logits, auxiliary = full_logits(model, INPUTS)
     losses, valid = losses_of(logits, INPUTS["labels"]), INPUTS["labels"][:, 1:] != -100
     selected = best(losses.detach() - INPUTS["reference_loss"][:, 1:], valid, 0.6)
-    expected = losses[selected].sum() / (0.6 * valid.sum())
+    expected = losses[selected].sum() / (0.6 * int(valid.sum()))
     assert (auxiliary is not None) == (name in BALANCED)
     if auxiliary is not None:
         expected = expected + 0.3 * auxiliary

@@ -86,7 +86,7 @@ def naive_weights(
     weights = chosen.double()
     if policy.temperature is not None:
         weights = naive_soft(score, valid, policy.ratio, policy.temperature, policy.scope == "sequence")
-    return chosen, policy.alpha * weights + (1 - policy.alpha) * policy.ratio * valid
+    return chosen, policy.alpha * weights + (1 - policy.alpha) * policy.ratio * valid.double()
 
 
 PARTS = (Part("excess_loss", 0.5), Part("reference_entropy", 0.6))
@@ -127,7 +127,7 @@ def test_choice_loss_and_every_gradient_equal_the_naive_weighted_loss(policy, me
     losses, entropies = losses_of(logits, inputs["labels"]), torch.distributions.Categorical(logits=logits).entropy()
     columns = {name: value[:, 1:] for name, value in inputs.items()}
     chosen, weights = naive_weights(policy, losses.detach(), entropies.detach(), columns, valid)
-    expected = (weights * losses).sum() / (policy.ratio * valid.sum())
+    expected = (weights * losses).sum() / (policy.ratio * int(valid.sum()))
     expected.backward()
     wanted = gradients(model)
 

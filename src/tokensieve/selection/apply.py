@@ -54,7 +54,7 @@ def apply_policy(policy: SelectionPolicy, columns: TokenColumns, valid: Tensor) 
         if policy.alpha == 1:
             return Selection(selected, None)
         weights = selected.double()
-    return Selection(selected, policy.alpha * weights + (1 - policy.alpha) * policy.ratio * valid)
+    return Selection(selected, policy.alpha * weights + (1 - policy.alpha) * policy.ratio * valid.double())
 
 
 def _choose(policy: SelectionPolicy, columns: TokenColumns, valid: Tensor) -> Tensor:
