@@ -131,8 +131,8 @@ def summed_loss(
 
     Gradients are computed chunk by chunk in the forward pass and accumulated in float32 (float64 for
     float64 inputs). Tokens of weight 0 or label -100 cost nothing. Peak memory beside the inputs: one chunk of
-    logits (and, for half-precision weights, of their gradient) and the weight's gradient; when backward runs, the
-    chunk has gone, and float32 gradients are copied once, so that backward may run again.
+    logits (and, for half-precision weights, of their gradient) and the weight's gradient; one more copy of that
+    under `retain_graph`.
 
     Args:
         hidden_states: [N, D].

@@ -78,10 +78,10 @@ class Product:
                 total[columns] += grad[:, columns].T @ hidden
 
 
-def scaled_as(grad: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Multiply: grad * factor in `dtype`, without a whole copy in between."""
+def scaled_as(grad: Tensor, factor: Tensor, dtype: torch.dtype, *, in_place: bool) -> Tensor:
+    """Multiply: grad * factor in `dtype`, without a whole copy in between; in place where that is allowed."""
     if grad.dtype == dtype:
-        return grad * factor
+        return grad.mul_(factor) if in_place else grad * factor
     result = torch.empty_like(grad, dtype=dtype)
     for start in range(0, len(grad), VOCABULARY_BLOCK):
         rows = slice(start, start + VOCABULARY_BLOCK)

@@ -98,8 +98,11 @@ class SummedLoss(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102 (autograd's own protocol)
+        # A copy costs as much memory as the weight's gradient, and on a CPU the time to get it; it is made only where
+        # this backward may run again (retain_graph).
+        in_place = not torch._C._autograd._get_current_graph_task_keep_graph()
         grads = [
-            None if grad is None else scaled_as(grad, grad_output, dtype)
+            None if grad is None else scaled_as(grad, grad_output, dtype, in_place=in_place)
             for grad, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
         ]
         return (*grads, None)

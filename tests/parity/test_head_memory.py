@@ -77,6 +77,5 @@ def test_both_passes_hold_the_weights_gradient_and_one_chunk(transform, kept, ch
         (total / 7).backward()
     chunk_bytes = 4 * chunk_rows * VOCABULARY
     assert memory.largest == max(chunk_bytes, WEIGHT_BYTES)
-    # The gradient of the hidden states comes on top: it is the backbone's input, whatever the head does. When
-    # backward copies both gradients, the chunk has gone.
-    assert memory.peak <= max(1.1 * (WEIGHT_BYTES + chunk_bytes) + STATES_BYTES, 2.1 * (WEIGHT_BYTES + STATES_BYTES))
+    # The gradient of the hidden states comes on top: it is the backbone's input, whatever the head does.
+    assert memory.peak <= 1.1 * (WEIGHT_BYTES + chunk_bytes) + STATES_BYTES
