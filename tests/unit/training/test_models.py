@@ -81,7 +81,8 @@ def test_sections_that_cannot_be_are_refused(section, settings, message):
 
 
 def test_a_model_that_is_not_on_the_hub_or_cannot_be_reached_is_one_line(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Not the environment variable: that is read once, at import.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="cannot load the model") as error:
         load(ModelSection(name="nobody/nothing"))
     assert "\n" not in str(error.value)
