@@ -19,6 +19,8 @@ from tokensieve.head import HeadTransform
 from tokensieve.selective_loss import TokenLosses
 
 _BALANCE = "load_balancing_loss_func"
+_LARGE = 60.0
+"""Twice the usual soft cap."""
 
 
 def linear_head(model: PreTrainedModel) -> nn.Linear:
@@ -33,12 +35,25 @@ def linear_head(model: PreTrainedModel) -> nn.Linear:
 
         if isinstance(head, ModulesToSaveWrapper):
             head = head.modules_to_save[head.active_adapters[0]]
+    if head is None:
+        raise TypeError(f"{type(model).__name__} has no output layer: give the model with its head (...ForCausalLM)")
     if not isinstance(head, nn.Linear):
         raise TypeError(
             f"the head of {type(model).__name__} is {type(head).__module__}.{type(head).__name__}, not "
             f"torch.nn.Linear (an adapter on the head: leave it out of target_modules, or put it into modules_to_save)"
         )
     return head
+
+
+def linear_heads(model: PreTrainedModel) -> list[nn.Linear]:
+    """The output layer; with PEFT also its original, which runs while adapters are off, and every trainable copy."""
+    head: Any = model.get_output_embeddings()
+    if is_peft_available():
+        from peft.utils import ModulesToSaveWrapper
+
+        if isinstance(head, ModulesToSaveWrapper):
+            return [head.original_module, *head.modules_to_save.values()]
+    return [head]
 
 
 def head_transform(config: Any) -> HeadTransform:
@@ -49,7 +64,20 @@ def head_transform(config: Any) -> HeadTransform:
         scale *= config.logit_scale
     if getattr(config, "logits_scaling", None) is not None:
         scale /= config.logits_scaling
-    return HeadTransform(scale=scale, softcap=getattr(config, "final_logit_softcapping", None))
+    softcap = getattr(config, "final_logit_softcapping", None)
+    if softcap is None:
+        softcap = getattr(config, "logits_soft_cap", None)  # RecurrentGemma
+    return HeadTransform(scale=scale, softcap=softcap)
+
+
+def without_adapter(model: Any) -> Any:
+    """The causal LM inside PEFT's wrapper, or the model itself."""
+    if is_peft_available():
+        from peft import PeftModel
+
+        if isinstance(model, PeftModel):
+            return model.get_base_model()
+    return model
 
 
 def adds_balance_loss(model: PreTrainedModel) -> bool:
@@ -105,12 +133,18 @@ def check_head(model: PreTrainedModel, transform: HeadTransform, forward: Callab
     options: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     if adds_balance_loss(model):
         options["output_router_logits"] = True
+    head = model.get_output_embeddings()
     with _undisturbed(model, device):
-        own = forward(labels=ids, **options)
-        outputs = model.base_model(**options)
-        losses, _ = model.get_output_embeddings()(
-            outputs.last_hidden_state, task=TokenLosses(ids, transform, entropy=False).run
-        )
+        largest = forward(**options).logits.abs().max()
+        # The logits of a fresh model are small, and there a soft cap does nothing that could be seen.
+        factor = (_LARGE / largest.clamp(min=1e-3)).clamp(min=1)
+        hook = head.register_forward_pre_hook(lambda _, args: (args[0] * factor.to(args[0].dtype), *args[1:]))
+        try:
+            own = forward(labels=ids, **options)
+            outputs = model.base_model(**options)
+            losses, _ = head(outputs.last_hidden_state, task=TokenLosses(ids, transform, entropy=False).run)
+        finally:
+            hook.remove()
         auxiliary = auxiliary_loss(model, outputs, None)
     logits, ours = own.logits[:, :-1].flatten(0, 1).double(), losses[:, 1:].flatten().double()
     theirs = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
@@ -132,7 +166,7 @@ def check_head(model: PreTrainedModel, transform: HeadTransform, forward: Callab
 
 
 @torch.no_grad()
-def check_document_mask(model: PreTrainedModel, length: int) -> None:
+def check_document_mask(model: PreTrainedModel, length: int, rows: int = 1) -> None:
     """Make sure that attention stays inside documents when positions restart and no mask is given.
 
     Two documents share a row; the first one's tokens are changed, and the second one's hidden states must not
@@ -142,16 +176,18 @@ def check_document_mask(model: PreTrainedModel, length: int) -> None:
     Args:
         model: with materialised weights.
         length: of the row, in tokens, at least 2.
+        rows: of the batch; FlashAttention sees documents in a batch of one row alone.
 
     Raises:
         ValueError: they move.
     """
     half = length // 2
     device = linear_head(model).weight.device
-    first = torch.arange(length, device=device)[None] % 7 + 2
+    first = torch.arange(length, device=device).expand(rows, length) % 7 + 2
     second = first.clone()
     second[:, :half] += 3
-    positions = torch.cat([torch.arange(half, device=device), torch.arange(length - half, device=device)])[None]
+    positions = torch.cat([torch.arange(half, device=device), torch.arange(length - half, device=device)])
+    positions = positions.expand(rows, length)
     try:
         with _undisturbed(model, device):
             states = [

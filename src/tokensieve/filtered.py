@@ -109,7 +109,7 @@ class FilteredBackward:
     def remove(self) -> None:
         """Undo the patch."""
         for module in self._maps:
-            del module.forward
+            vars(module).pop("forward", None)
         self._open = None
 
     @property

@@ -19,7 +19,7 @@ from tokensieve.errors import UserError
 from tokensieve.recipe import Recipe, save_recipe
 from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import ScoreStore
-from tokensieve.results import finished_seconds, run_warnings, write_results
+from tokensieve.results import finished_seconds, run_warnings, unmatched_control, write_results
 from tokensieve.stage import is_main_process
 from tokensieve.training.arms import needs_scores, open_scores, train_arms
 from tokensieve.training.reference import load_reference, train_reference
@@ -89,11 +89,17 @@ def train(recipe: Recipe) -> dict[str, dict[str, Any]]:
     _start(recipe, "train")
     open_scores(recipe)  # says which stage is missing
     if is_main_process():
-        for warning in run_warnings(recipe):
-            console.print(f"warning: {warning}", style="bold yellow", markup=False)
+        _warn(run_warnings(recipe))
     numbers = train_arms(recipe)
+    if is_main_process():
+        _warn(unmatched_control(recipe, numbers))
     _finish(recipe)
     return numbers
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="bold yellow", markup=False)
 
 
 def run(recipe: Recipe, started: float | None = None) -> dict[str, Any]:

@@ -40,6 +40,18 @@ def run_warnings(recipe: Recipe) -> list[str]:
     return warnings
 
 
+def unmatched_control(recipe: Recipe, arms: dict[str, Any]) -> list[str]:
+    """A policy that keeps another share than its ratio (a threshold, an intersection, documents) has no control."""
+    policy = recipe.train.selection
+    if "slm" not in arms or policy.follows_steps or abs(arms["slm"]["ratio_kept"] - policy.ratio) <= 0.1 * policy.ratio:
+        return []
+    kept = arms["slm"]["ratio_kept"]
+    return [
+        f"slm kept {kept:.2f} of the candidates, and its loss was divided by ratio {policy.ratio:g}, which is also "
+        f"what random kept: the two are not of one size; set train.selection.ratio={kept:.2f}"
+    ]
+
+
 def write_results(recipe: Recipe, earlier_seconds: float, started: float) -> dict[str, Any]:
     """Write summary.json, report.json and report.html; return the summary.
 
@@ -50,7 +62,7 @@ def write_results(recipe: Recipe, earlier_seconds: float, started: float) -> dic
     """
     out = recipe.folder
     arms = {arm: read_json(out / "models" / arm / ARM_MANIFEST)["outputs"] for arm in recipe.train.arms}
-    warnings = run_warnings(recipe)
+    warnings = run_warnings(recipe) + unmatched_control(recipe, arms)
     metrics = {arm: read_metrics(out / "models" / arm) for arm in arms}
     reference_path = out / "reference" / REFERENCE_MANIFEST
     reference = read_json(reference_path)["outputs"] if reference_path.exists() else None

@@ -17,9 +17,16 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
-from transformers.utils import is_peft_available
 
-from tokensieve.causal_head import check_document_mask, check_head, eval_mode, head_transform, linear_head
+from tokensieve.causal_head import (
+    check_document_mask,
+    check_head,
+    eval_mode,
+    head_transform,
+    linear_head,
+    linear_heads,
+    without_adapter,
+)
 from tokensieve.filtered import FilteredBackward
 from tokensieve.head import HeadTransform
 from tokensieve.selection import SelectionPolicy
@@ -65,8 +72,8 @@ class SelectiveHandle:
     """Whether the patched forward of the model is running."""
     removed: bool = False
     """Whether the patch was undone: wrappers that were put over it since then call through it."""
-    crossing: str | None = None
-    """Why packed documents would see each other in this model; "" if they do not, None before that is known."""
+    crossing: dict[bool, str] = field(default_factory=dict)
+    """Why packed documents would see each other in this model, "" if they do not: in one row, and in several."""
     reference_checked: bool = False
     """Whether a batch has shown that its reference losses are not the model's own."""
 
@@ -81,7 +88,8 @@ class SelectiveHandle:
             inputs: `input_ids`, `position_ids`, ...; columns are ignored.
 
         Returns:
-            losses and entropies (or None), float32 [B, T] in nats; 0 where the label is -100 and at position 0.
+            losses and entropies (or None), [B, T] in nats, float32 (float64 for float64 models); 0 where the label is
+            -100 and at position 0.
         """
         with torch.no_grad(), eval_mode(self.model):
             return self.model(labels=labels, token_losses="entropy" if entropy else "loss", **inputs)
@@ -110,20 +118,21 @@ class SelectiveHandle:
             return
         alone = attention_mask is None and cache is None
         # Asked at the first rows with positions, packed or not, so that all ranks of a sharded model take part.
-        if alone and self.crossing is None:
+        several = len(position_ids) > 1
+        if alone and several not in self.crossing:
             try:
-                check_document_mask(self.model, min(position_ids.shape[1], 32))
-                self.crossing = ""
+                check_document_mask(self.model, max(2, min(position_ids.shape[1], 32)), 1 + several)
+                self.crossing[several] = ""
             except ValueError as error:
-                self.crossing = str(error)
-        if alone and not self.crossing:
+                self.crossing[several] = str(error)
+        if alone and not self.crossing[several]:
             return
         restarts = position_ids[:, 1:] <= position_ids[:, :-1]
         if attention_mask is not None:
             restarts = restarts & (attention_mask[:, 1:] != 0) & (attention_mask[:, :-1] != 0)
         if restarts.any():
             raise ValueError(
-                self.crossing
+                self.crossing[several]
                 if alone
                 else "position_ids restart inside a row (packed documents) and there is an attention_mask or a cache: "
                 "attention would cross documents without a word; leave attention_mask and past_key_values out"
@@ -163,8 +172,15 @@ def make_selective(
         ValueError: the model is patched already, or its loss is something this head cannot reproduce (the message
             gives the difference).
     """
-    base = _without_adapter(model)
-    head = linear_head(base)
+    if not isinstance(policy, SelectionPolicy):
+        raise TypeError(f"policy is {type(policy).__name__}: give a SelectionPolicy")
+    base = without_adapter(model)
+    if not isinstance(base, PreTrainedModel):
+        raise TypeError(
+            f"{type(model).__name__} is not a transformers model: make the model selective first, and wrap it (DDP, "
+            "torch.compile, accelerator.prepare) afterwards"
+        )
+    linear_head(base)
     if "forward" in vars(base):
         raise ValueError(
             "the model's forward is patched already: undo it with handle.remove() if it was make_selective, with "
@@ -178,7 +194,8 @@ def make_selective(
         raise ValueError("backward='filtered' needs a hard choice: leave alpha at 1 and temperature out")
     handle = SelectiveHandle(base, policy, head_transform(base.config), base.forward)
     base.forward = ModelForward(handle)
-    head.forward = HeadForward(head)  # type: ignore[method-assign,assignment]
+    for head in linear_heads(base):
+        head.forward = HeadForward(head)  # type: ignore[method-assign,assignment]
     base.base_model.register_forward_pre_hook(RefuseBypass(handle))
     try:
         # DeepSpeed's ZeRO-3 marks the parameters that it has sharded with ds_id.
@@ -208,13 +225,3 @@ def refuse_trainer_arguments(args: Any) -> None:
         raise ValueError(
             "several GPUs without torchrun use DataParallel, which bypasses the patch; start with torchrun"
         )
-
-
-def _without_adapter(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
-    unwrapped: Any = model
-    if is_peft_available():
-        from peft import PeftModel
-
-        if isinstance(model, PeftModel):
-            unwrapped = model.get_base_model()
-    return unwrapped

@@ -44,8 +44,16 @@ class ModelForward:
     def _forward(self, labels: Tensor | None = None, token_losses: str | None = None, **kwargs: Any) -> Any:
         columns = {name: kwargs.pop(name) for name in COLUMNS if name in kwargs}
         handle, model = self.handle, self.handle.model
+        if labels is None and columns and model.training and torch.is_grad_enabled():
+            raise ValueError(
+                f"{', '.join(columns)} without labels: the selective loss is computed where labels arrive, so a loss "
+                "made from the logits would be the plain one; give labels to the model and use its .loss"
+            )
         if labels is None or not (model.training or token_losses):
-            return handle.original_forward(labels=labels, **kwargs)
+            outputs = handle.original_forward(labels=labels, **kwargs)
+            if labels is not None and not handle.policy.selects_everything:
+                _refuse_backward(outputs)
+            return outputs
         if kwargs.get("fused_lm_head"):
             raise ValueError(
                 "fused_lm_head=True (TRL's SFTTrainer) computes another loss, which would bypass the selection; use "
@@ -76,11 +84,15 @@ class ModelForward:
         _end(handle, loss_task)
         auxiliary = auxiliary_loss(model, outputs, kwargs.get("attention_mask"))
         if auxiliary is None:
-            return CausalLMOutputWithPast(loss=loss)
+            return CausalLMOutputWithPast(
+                loss=loss, hidden_states=outputs.get("hidden_states"), attentions=outputs.get("attentions")
+            )
         return MoeCausalLMOutputWithPast(
             loss=loss + balance_coefficient(model) * auxiliary.to(loss.device),
             aux_loss=auxiliary,
             router_logits=outputs.router_logits,
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
         )
 
 
@@ -120,13 +132,34 @@ class HeadForward:
         return self.original(hidden_states) if task is None else _run(task, self.head, hidden_states)
 
 
+@torch.compiler.disable
+def _refuse_backward(outputs: Any) -> None:
+    """In eval mode the loss is the model's own: whoever trains on it has forgotten model.train()."""
+    loss = outputs[0]
+    if loss.requires_grad:
+        loss.register_hook(_raise_eval_mode)
+
+
+def _raise_eval_mode(_: Tensor) -> None:
+    raise ValueError(
+        "this loss was computed in eval mode, where the model computes its own loss and selects nothing: call "
+        "model.train() before training (from_pretrained returns a model in eval mode), or handle.remove() if the "
+        "gradient of the model's own loss is wanted"
+    )
+
+
 # What changes from step to step (schedule, measuring, the first check of the reference) is hidden from compilers, which
 # would take each value for a constant, and compile the whole forward anew when it changes.
 @torch.compiler.disable
 def _begin(
     handle: "SelectiveHandle", labels: Tensor, columns: dict[str, Tensor], items: Tensor | int | None
 ) -> SelectiveLoss:
-    linear_head(handle.model)  # refuses an adapter that was put on the head since
+    head = linear_head(handle.model)  # refuses an adapter that was put on the head since
+    if not isinstance(vars(head).get("forward"), HeadForward):
+        raise ValueError(
+            "the head was replaced after make_selective (resize_token_embeddings, another adapter): call "
+            "handle.remove() and make_selective again"
+        )
     if handle.filtered is not None:
         handle.filtered.begin(*labels.shape)
     return SelectiveLoss(
@@ -148,8 +181,10 @@ def _end(handle: "SelectiveHandle", task: SelectiveLoss) -> None:
     if handle.keep_selection:
         handle.last_selection = task.outcome
     if handle.filtered is not None:
-        # Position i carries the target of token i + 1; the last position of a row carries none.
-        handle.filtered.choose(nn.functional.pad(task.outcome[2], (0, 1)))
+        # Position i carries the target of token i + 1; the last position of a row carries none. Where everything is
+        # selected this is plain training, whose backward is exact also in rows without a label.
+        selected = nn.functional.pad(task.outcome[2], (0, 1))
+        handle.filtered.choose(torch.ones_like(selected) if task.policy.selects_everything else selected)
 
 
 # The number of selected rows depends on data: a compiler would guess, break the graph, or compile anew at each step.

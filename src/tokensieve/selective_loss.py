@@ -93,7 +93,7 @@ class SelectiveLoss:
     def run(self, head: nn.Linear, hidden_BTD: Tensor) -> Tensor:
         """The loss, nats; hidden_BTD is [B, T, D]."""
         labels_BS = self.labels[:, 1:].to(hidden_BTD.device)
-        columns = self._shifted_columns()
+        columns = self._shifted_columns(hidden_BTD.device)
         token_index = columns.get("token_index")
         valid = labels_BS != IGNORE
         hidden_ND, labels_N = hidden_BTD[:, :-1].flatten(0, 1), labels_BS.flatten()
@@ -114,6 +114,7 @@ class SelectiveLoss:
         try:
             selection = apply_policy(self.policy, TokenColumns(loss=losses_BS, entropy=entropies_BS, **columns), valid)
         except ValueError as error:
+            self._refuse_nan(columns, valid, error)
             if finite_B.all():
                 raise
             raise NonFiniteLossError(None if token_index is None else token_index[~finite_B]) from error
@@ -132,15 +133,30 @@ class SelectiveLoss:
         items = self.items if self.items is not None else valid.sum()
         # In the loss's own type: a whole number times a Python float would be float32.
         count = torch.as_tensor(items, device=total.device).to(total.dtype)
-        return total / (self.policy.ratio * count.clamp(min=1))
+        # Only there: a count of 0 where labels are live is a mistake, which shall show.
+        return total / (self.policy.ratio * torch.where(valid.any(), count, count.clamp(min=1)))
 
-    def _shifted_columns(self) -> dict[str, Tensor]:
+    def _refuse_nan(self, columns: dict[str, Tensor], valid: Tensor, error: ValueError) -> None:
+        """Say where a column has no number under a live label."""
+        for name in _FLOAT_COLUMNS:
+            if name in columns:
+                places = (torch.isnan(columns[name]) & valid).nonzero()
+                if len(places):
+                    row, place = places[0].tolist()
+                    raise ValueError(
+                        f"{name} is NaN under {len(places)} live labels, first in row {row}, position {place + 1}: set "
+                        f"their labels to -100, or score these tokens"
+                    ) from error
+
+    def _shifted_columns(self, device: torch.device) -> dict[str, Tensor]:
         for name, column in self.columns.items():
+            if not isinstance(column, Tensor):
+                raise TypeError(f"{name} is a {type(column).__name__}: give a torch tensor (with_format('torch'))")
             if column.shape != self.labels.shape:
                 raise ValueError(
                     f"{name} has shape {tuple(column.shape)}; it must be that of labels, {tuple(self.labels.shape)}"
                 )
-        return {name: decode_column(name, column)[:, 1:] for name, column in self.columns.items()}
+        return {name: decode_column(name, column)[:, 1:].to(device) for name, column in self.columns.items()}
 
     def _record(self, valid: Tensor, selected: Tensor, losses: Tensor | None, total: Tensor) -> None:
         valid_count, selected_count, zero = valid.sum(), selected.sum(), total.new_zeros(())
@@ -159,6 +175,10 @@ def decode_column(name: str, column: Tensor) -> Tensor:
     Raises:
         TypeError: another type, bfloat16 above all: it changes 1 % of the choices.
     """
+    if name in ("token_index", "document_ids") and (column.is_floating_point() or column.dtype == torch.bool):
+        raise TypeError(
+            f"{name} is {column.dtype}: use int64; floating point rounds large numbers, and ids become equal"
+        )
     if name not in _FLOAT_COLUMNS or column.dtype == torch.float64:
         return column
     if column.dtype == torch.int16:
@@ -174,6 +194,12 @@ def _is_another_model(losses: Tensor, reference: Tensor) -> bool:
     Raises:
         OwnReferenceError: they are equal to the precision of float16.
     """
+    if (reference < -1e-3).any() or torch.isinf(reference).any():
+        worst = reference.min() if (reference < -1e-3).any() else reference.max()
+        raise ValueError(
+            f"reference_loss holds {worst:.3g}: a loss is finite and not negative; give minus the log-probabilities, "
+            f"in nats"
+        )
     if len(losses) < 32:
         return False
     # float16 keeps a loss to one part in 2048; another model agrees that well on a token or two, not on thirty.

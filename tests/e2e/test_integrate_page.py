@@ -72,6 +72,13 @@ def check_reference_in_the_loop(names: dict[str, Any]) -> None:
     assert_falling(names["losses"])
 
 
+def check_rows(names: dict[str, Any]) -> None:
+    sums = names["handle"].stats.read()
+    assert sums["valid"] == sum(11 + i % 12 for i in range(64))
+    assert sums["selected"] / sums["valid"] == pytest.approx(0.6, abs=0.01)
+    assert_falling(names["losses"])
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "transformers.Trainer": check_trainer,
     "TRL's SFTTrainer": check_trainer,
@@ -79,6 +86,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "LoRA": check_lora,
     "Warm-up and a ratio schedule": check_schedule,
     "Where the columns come from": check_reference_in_the_loop,
+    "Rows of different length": check_rows,
 }
 
 

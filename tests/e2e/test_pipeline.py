@@ -158,6 +158,13 @@ def test_a_reference_that_is_the_student_is_refused(recipe, tokensieve, tmp_path
     assert "slm: reference_loss equals the model's own losses" in " ".join(error.split())
 
 
+def test_a_threshold_whose_share_is_not_the_ratio_is_reported(recipe, tokensieve, tmp_path):
+    code, output, error = tokensieve("run", recipe, "train.arms=[slm]", "train.selection.threshold=-1000")
+    assert code == 0, error
+    assert "slm kept 1.00 of the candidates, and its loss was divided by ratio" in " ".join(output.split())
+    assert any("set train.selection.ratio=1.00" in text for text in read(tmp_path / "run" / "report.json")["warnings"])
+
+
 def test_a_killed_run_resumes_to_the_same_weights(recipe, tokensieve, tmp_path):
     recipe["train"]["tokens"] = 40 * 4 * 32
     recipe["train"]["arms"] = ["slm"]

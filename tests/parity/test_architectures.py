@@ -168,8 +168,12 @@ BART |= {f"{side}_ffn_dim": 16 for side in ("encoder", "decoder")}
         (adds_to_the_logits, ValueError, "token losses differ by .* nats from those of its own logits"),
         (another_loss, ValueError, "more than cross-entropy and load balancing: its own loss differs by"),
         (head_of_two_layers, TypeError, "Sequential, not torch.nn.Linear"),
-        (lambda: LlamaModel(tiny().config), TypeError, "head of LlamaModel is .*NoneType, not torch.nn.Linear"),
-        (lambda: AutoModelForSequenceClassification.from_config(tiny().config), TypeError, "not torch.nn.Linear"),
+        (lambda: LlamaModel(tiny().config), TypeError, "LlamaModel has no output layer: give the model with its head"),
+        (
+            lambda: AutoModelForSequenceClassification.from_config(tiny().config),
+            TypeError,
+            "LlamaForSequenceClassification has no output layer",
+        ),
         (lambda: T5ForConditionalGeneration(T5Config(**SMALL)), TypeError, "T5.* has no backbone separate from"),
         (
             lambda: BartForConditionalGeneration(BartConfig(vocab_size=61, d_model=16, **BART)),

@@ -38,12 +38,16 @@ def attach(trainer: Trainer, handle: SelectiveHandle) -> "SelectiveCallback":
         )
     if trainer.compute_loss_func is not None:
         raise UserError("compute_loss_func replaces the model's loss, and with it the selection; leave it out")
+    # If the class is not named ...ForCausalLM (GPT-2's), label 0 of each row would count, which nothing predicts.
+    trainer._loss_shifts_labels = True
     parts = trainer.args.gradient_accumulation_steps * trainer.args.world_size
     if parts > 1 and not trainer.model_accepts_loss_kwargs:
         raise UserError(
             f"Trainer does not pass num_items_in_batch to {type(handle.model).__name__}, so each of the {parts} parts "
             "of a step would be divided by its own tokens; train with one process and gradient_accumulation_steps=1"
         )
+    if any(isinstance(callback, SelectiveCallback) for callback in trainer.callback_handler.callbacks):
+        raise UserError("this Trainer has a SelectiveCallback already: attach once")
     callback = SelectiveCallback(handle)
     callback.refuse(trainer.args)
     trainer.callback_handler.callbacks.insert(0, callback)
@@ -87,6 +91,13 @@ class SelectiveCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Refuse bad arguments; after a resume, go on counting."""
         self.refuse(args)
+        if self.handle.removed:
+            raise UserError("the handle was removed, so the model would train plainly; call make_selective again")
+        if all(module is not self.handle.model for module in kwargs["model"].modules()):
+            raise UserError(
+                "the Trainer trains another model than the one that was patched (model_init makes a new one when "
+                "training begins); give Trainer the patched model"
+            )
         self.handle.stats.reset()
         logged = [line["tokens_selected"] for line in state.log_history if "tokens_selected" in line]
         self.tokens_selected = logged[-1] if state.global_step and logged else 0
@@ -106,6 +117,13 @@ class SelectiveCallback(TrainerCallback):
             return  # an evaluation, or the Trainer's closing summary
         sums = self.handle.stats.take(self.handle.model.device)
         self.tokens_selected += int(sums["selected"])
+        # A few steps may have nothing to select (all labels masked); a run that goes on so trains nothing.
+        if not self.tokens_selected and state.global_step >= 10:
+            raise UserError(
+                f"no token was selected up to step {state.global_step}, of {sums['valid']:.0f} candidates since the "
+                "last log line; look at threshold, mask and ratio; if there were no candidates, at the labels and at "
+                "whether the Trainer computes a loss of its own"
+            )
         entries = {"tokens_selected": self.tokens_selected, **log_entries(sums)}
         logs.update(entries)
         # The history holds a copy that was made before this call.

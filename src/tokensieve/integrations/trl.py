@@ -14,12 +14,12 @@ from typing import Any, Literal
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import ProcessorMixin
-from transformers.utils import is_peft_available
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.data_utils import get_dataset_column_names
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import global_then_local_main_first
 
+from tokensieve.causal_head import without_adapter
 from tokensieve.errors import UserError
 from tokensieve.integrations.trainer import SelectiveCallback
 from tokensieve.integrations.trl_data import LOSS_COLUMNS, SelectiveCollator, align_row, has_label
@@ -83,7 +83,7 @@ class SelectiveSFTTrainer(SFTTrainer):
                 pad_to_multiple_of=plain.pad_to_multiple_of,
                 columns=policy.columns,
             )
-        self._base = base_of(self.model)
+        self._base = without_adapter(self.model)
         if "_hf_hook" in vars(self._base):
             raise UserError("the model is spread over devices by device_map, which hooks its forward; use one device")
         # SFTTrainer's own loss sits on the instance; without it the class's forward, the model's own, is back.
@@ -177,7 +177,7 @@ def refuse_options(model: Any, options: dict[str, Any]) -> None:
     Raises:
         UserError: names the argument and the cure.
     """
-    if not isinstance(model, str) and "forward" in vars(base_of(model)):
+    if not isinstance(model, str) and "forward" in vars(without_adapter(model)):
         raise UserError("the model's forward is patched already; give the plain model: the trainer patches it itself")
     if options.get("compute_loss_func") is not None:
         raise UserError("compute_loss_func replaces the model's loss, and with it the selection; leave it out")
@@ -220,13 +220,3 @@ def refuse_arguments(args: Any, policy: SelectionPolicy) -> None:
             f"truncation_mode='keep_end' gives tokens another context than the one their {context[0]} was measured in: "
             "cut the rows before scoring them, or use 'keep_start'"
         )
-
-
-def base_of(model: Any) -> Any:
-    """The causal LM inside PEFT's wrapper, or the model itself."""
-    if is_peft_available():
-        from peft import PeftModel
-
-        if isinstance(model, PeftModel):
-            return model.get_base_model()
-    return model

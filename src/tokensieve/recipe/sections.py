@@ -237,6 +237,7 @@ class TrainSection:
         _require_booleans(self.trainer)
         _require(len(self.arms) > 0, "arms is empty: name at least one")
         _require(len(set(self.arms)) == len(self.arms), f"arms names one twice: {', '.join(self.arms)}; keep one")
+        _require(self.selection.seed == 0, "selection.seed is decided by the recipe's seed: remove it")
         for score in self.selection.scores:
             _require(
                 score not in ("history_loss", "mask"),

@@ -59,8 +59,9 @@ class SelectionPolicy:
     score: str = "excess_loss"
     """A simple score, or `intersection` / `union` of two `parts` (the paper's self-reference)."""
     ratio: float = 0.6
-    """Share of the candidates kept, in (0, 1]; also the divisor of the loss. For `mask`, `intersection`,
-    `union` and `threshold` it is the divisor alone: name the share you expect, the log reports what was kept."""
+    """Share of the candidates kept, in (0, 1], floor(ratio * candidates + 0.5) of each unit; also the divisor of the
+    loss. For `mask`, `intersection`, `union` and `threshold` it is the divisor alone (and for scope `document` the most
+    that is kept): name the share you expect, the log reports what was kept."""
     scope: Literal["global", "microbatch", "sequence", "document"] = "global"
     """Which candidates are ranked together: one micro-step of all ranks, of one rank, or one row. `document`:
     the fragments of documents in one micro-step of all ranks, by mean score, kept whole while they fit."""
@@ -88,6 +89,9 @@ class SelectionPolicy:
         # Lists are accepted and stored as tuples: a policy stays hashable, and equals the one read from a file.
         object.__setattr__(self, "parts", tuple(self.parts))
         object.__setattr__(self, "ratio_schedule", tuple(tuple(point) for point in self.ratio_schedule))
+        for part in self.parts:
+            if not isinstance(part, Part):
+                raise TypeError(f"parts holds {part!r}: use Part(score=..., ratio=...)")
         _check_choice("score", self.score, SCORES + COMBINATIONS)
         _check_choice("scope", self.scope, SCOPES)
         _check_ratio("ratio", self.ratio)

@@ -82,6 +82,8 @@ def train(run: Run) -> dict[str, Any]:
         )
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"{run.place}: {' '.join(str(error).split())}") from error
+    # The patched forward takes num_items_in_batch, whatever the class says of its own (Gemma 4's says no).
+    trainer.model_accepts_loss_kwargs = True
     # First, so that the trackers' callbacks find our numbers in the logs.
     trainer.callback_handler.callbacks.insert(0, metrics)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)

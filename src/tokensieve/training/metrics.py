@@ -88,7 +88,9 @@ class MetricsCallback(TrainerCallback):
         """Tell the policy its step; scores that need no live loss skip it, except on steps that are logged."""
         self.handle.step = state.global_step
         step = state.global_step + 1
-        self.handle.measure = step % state.logging_steps == 0 or step in self.evaluate_at
+        first = args.logging_first_step and step == 1
+        last = step == state.max_steps
+        self.handle.measure = first or last or step % state.logging_steps == 0 or step in self.evaluate_at
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After each micro-step but the last of a step."""

@@ -62,7 +62,7 @@ def load_model(
         _check_own_tokenizer(section, tokenizer)
     if context.document_mask:
         try:
-            check_document_mask(model, min(context.length, 16))
+            check_document_mask(model, min(context.length, 16), rows=2)
         except ValueError as error:
             raise UserError(f"{name}: {error}; set context.document_mask=false") from error
         except RuntimeError as error:
