@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from tokensieve import SelectionPolicy
+from tokensieve import SelectionPolicy, make_selective
 
 POSITIONS = torch.cat([torch.arange(5), torch.arange(7)]).expand(3, 12)
 
@@ -100,3 +100,22 @@ def test_a_model_that_cannot_keep_packed_documents_apart_is_refused_when_it_meet
         model(**packed)
     with pytest.raises(ValueError, match="crosses documents"):
         handle.token_losses(**packed)
+
+
+def test_documents_are_checked_in_batches_of_the_size_that_is_trained_on(tiny):
+    """Some attention kernels see where documents end in a batch of one row alone."""
+
+    def forget_documents_in_several_rows(module, args, options):
+        ids = options["input_ids"]
+        if len(ids) > 1 and options.get("position_ids") is not None:
+            options["position_ids"] = torch.arange(ids.shape[1]).expand_as(ids)
+        return args, options
+
+    model = tiny()
+    model.model.register_forward_pre_hook(forget_documents_in_several_rows, with_kwargs=True)
+    handle = make_selective(model, SelectionPolicy(ratio=1))
+    ids = torch.arange(24).view(2, 12) + 3
+    positions = (torch.arange(12) % 6).expand(2, 12)
+    handle.token_losses(input_ids=ids[:1], labels=ids[:1], position_ids=positions[:1])
+    with pytest.raises(ValueError, match="crosses documents in a packed row"):
+        model(input_ids=ids, labels=ids, position_ids=positions)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from tokensieve import SelectionPolicy, make_selective
 from tokensieve.errors import UserError
@@ -103,3 +103,51 @@ def test_filtered_backward_is_plain_training_where_everything_is_selected(tiny):
 
     for filtered, exact in zip(gradients("filtered"), gradients("exact"), strict=True):
         torch.testing.assert_close(filtered, exact)
+
+
+def test_a_soft_cap_that_is_not_known_is_refused_on_a_fresh_model_too():
+    class Capped(LlamaForCausalLM):
+        def forward(self, *args, labels=None, **options):
+            outputs = super().forward(*args, **options)
+            outputs.logits = 30 * torch.tanh(outputs.logits / 30)
+            if labels is not None:
+                outputs.loss = self.loss_function(outputs.logits, labels, self.config.vocab_size)
+            return outputs
+
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with pytest.raises(ValueError, match="does more than scale, bias and soft cap"):
+        make_selective(Capped(LlamaConfig(vocab_size=61, **shape)), SelectionPolicy())
+
+
+def test_a_nan_under_a_live_label_is_told_with_its_place(tiny):
+    model = tiny()
+    make_selective(model, SelectionPolicy())
+    inputs = inputs_of_two_rows()
+    inputs["reference_loss"][1, 5] = float("nan")
+    with pytest.raises(ValueError, match="reference_loss is NaN under 1 live labels, first in row 1, position 5"):
+        model(**inputs)
+
+
+def test_attaching_twice_is_refused(tiny, tmp_path):
+    model = tiny()
+    handle = make_selective(model, SelectionPolicy())
+    trainer = Trainer(model, TrainingArguments(str(tmp_path), remove_unused_columns=False, use_cpu=True))
+    attach(trainer, handle)
+    with pytest.raises(UserError, match="attach once"):
+        attach(trainer, handle)
+
+
+def test_the_base_model_can_be_scored_while_a_trained_head_is_switched_off(tiny):
+    peft = pytest.importorskip("peft")
+    base = tiny()
+    inputs = {name: column for name, column in inputs_of_two_rows().items() if name != "reference_loss"}
+    handle = make_selective(base, SelectionPolicy())
+    expected, _ = handle.token_losses(**inputs)
+    handle.remove()
+    model = peft.get_peft_model(base, peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    handle = make_selective(model, SelectionPolicy())
+    with torch.no_grad():
+        model.get_base_model().lm_head.modules_to_save["default"].weight.mul_(2)
+    assert not torch.allclose(handle.token_losses(**inputs)[0], expected)
+    with model.disable_adapter():
+        torch.testing.assert_close(handle.token_losses(**inputs)[0], expected)
