@@ -17,7 +17,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from tokensieve import __version__
+from tokensieve import __version__, cli_stores
 from tokensieve.errors import UserError
 from tokensieve.recipe import load_recipe
 
@@ -122,9 +122,16 @@ def reference(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command()
 @_resumable
-def score(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Token store and reference -> one loss for each token."""
-    _stage("score")(load_recipe(recipe, overrides or []))
+def score(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    worker: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="This process is number I (from 0) of N; only says where it begins."),
+    ] = None,
+) -> None:
+    """Token store and reference -> one loss for each token. Start as many processes as you like, anywhere."""
+    _stage("score")(load_recipe(recipe, overrides or []), _worker(worker))
 
 
 @app.command()
@@ -160,11 +167,26 @@ def plan(
     console.print(format_plan(make_plan(loaded, hardware=hardware, devices=devices, utilisation=utilisation)))
 
 
+app.command()(cli_stores.verify)
+app.command()(cli_stores.inspect)
+app.command()(cli_stores.export)
+app.command("import")(cli_stores.import_tokens)
+
+
 def _stage(name: str) -> Callable[..., Any]:
     # Imported late: --help and recipe errors need neither torch nor transformers.
     from tokensieve import pipeline
 
     return getattr(pipeline, name)
+
+
+def _worker(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise UserError(f"--worker {text!r}: write I/N, for example 0/4 to 3/4")
+    return int(number), int(count)
 
 
 def _print_summary(summary: dict[str, Any], out: Path) -> None:

@@ -47,6 +47,8 @@ class FirstPass:
     entropies: Tensor | None
     """[N] nats, or None if not asked for."""
     kept: KeptChunk | None
+    correct: Tensor | None = None
+    """[N] bool, whether the likeliest token is the label; False where there was nothing to compute."""
 
 
 def token_losses(
@@ -91,16 +93,22 @@ def first_pass(
     bias: Tensor | None = None,
     transform: HeadTransform = PLAIN,
     entropy: bool = False,
+    correct: bool = False,
     chunk_rows: int | None = None,
     keep: bool = False,
 ) -> FirstPass:
-    """`token_losses`, with the last chunk kept for `summed_loss` if `keep` (not for soft-capped heads)."""
+    """`token_losses` with more on request.
+
+    `correct`: whether the likeliest token is the label (a tie counts as right). `keep`: the last chunk, for
+    `summed_loss` (not for soft-capped heads).
+    """
     _check_shapes(hidden_states, weight, labels)
     rows = (labels != IGNORE).nonzero()[:, 0]
     hidden, matrix, offset = in_type(compute_type(hidden_states, weight), hidden_states, weight, bias)
     wide = wide_type(matrix)
     losses = torch.zeros(len(labels), dtype=wide, device=labels.device)
     entropies = torch.zeros_like(losses) if entropy else None
+    rights = torch.zeros(len(labels), dtype=torch.bool, device=labels.device) if correct else None
     kept = None
     with no_autocast(hidden):
         product = Product(matrix, offset, wide)
@@ -110,10 +118,13 @@ def first_pass(
             losses[chunk], sums = exponentials_(logits, labels[chunk])
             if entropies is not None:
                 entropies[chunk] = entropies_of(logits, sums)
+            if rights is not None:
+                # exp(logit - largest) is 1 for the largest alone.
+                rights[chunk] = logits.gather(1, labels[chunk, None])[:, 0] == 1
             if keep and transform.softcap is None and len(rows) and chunk[-1] == rows[-1]:
                 kept = KeptChunk(chunk, logits, sums, losses[chunk])
             del logits  # or the next chunk's logits would be made while these are still held
-    return FirstPass(losses, entropies, kept)
+    return FirstPass(losses, entropies, kept, rights)
 
 
 def summed_loss(

@@ -12,18 +12,24 @@ from typing import Any
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
+from tokensieve.corpus.remote import is_below
+from tokensieve.corpus.run_stores import bring_folder, make_tokens, open_tokens, share_folder, store_mirror
 from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.tokenizers import load_tokenizer
-from tokensieve.corpus.tokenizing import tokenize_sources
+from tokensieve.corpus.tokenizers import MANIFEST as TOKENIZER_MANIFEST
+from tokensieve.corpus.tokenizers import load_tokenizer, tokenizer_digest
 from tokensieve.errors import UserError
+from tokensieve.evaluation.reference_gate import gate_lines, gate_warnings
 from tokensieve.recipe import Recipe, save_recipe
+from tokensieve.reference.foreign import carry_over
 from tokensieve.reference.scoring import score_corpus
+from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
 from tokensieve.reference.store import ScoreStore
+from tokensieve.reference.token_pair import open_pair
 from tokensieve.results import finished_seconds, run_warnings, unmatched_control, write_results
 from tokensieve.stage import is_main_process
-from tokensieve.training.arms import needs_scores, open_scores, train_arms
-from tokensieve.training.reference import load_reference, train_reference
-from tokensieve.training.setup import check_recipe
+from tokensieve.training.arms import needs_reference, needs_scores, open_reference, open_scores, train_arms
+from tokensieve.training.reference import REFERENCE_MANIFEST, train_reference
+from tokensieve.training.setup import check_recipe, on_device, run_tokenizer
 
 console = Console(highlight=False)
 
@@ -40,27 +46,30 @@ def tokenize(recipe: Recipe) -> TokenStore:
         section.sources + recipe.reference.sources,
         section.max_document_mb,
     )
-
-    def store(name: str, sources: Any) -> TokenStore:
-        return tokenize_sources(
-            sources,
-            out / name,
-            out / "tokenizer",
-            shard_tokens=section.shard_tokens,
-            workers=section.workers,
-            max_document_mb=section.max_document_mb,
-            trust_remote_code=recipe.tokenizer_code_trusted,
-        )
-
-    corpus = store("corpus", section.sources)
+    share_folder(recipe, "tokenizer", TOKENIZER_MANIFEST)
+    corpus = (
+        _existing_corpus(recipe) if section.existing is not None else make_tokens(recipe, "corpus", section.sources)
+    )
     _say(f"corpus: {corpus.tokens:,} tokens, {corpus.documents:,} documents, {len(corpus.shards):,} shards")
     if recipe.reference.sources:
-        clean = store("clean", recipe.reference.sources)
+        clean = make_tokens(recipe, "clean", recipe.reference.sources)
         _say(f"clean text: {clean.tokens:,} tokens, {clean.documents:,} documents")
     for target in recipe.evaluation.targets:
-        held_out = store(f"targets/{target.label}", (target,))
+        held_out = make_tokens(recipe, f"targets/{target.label}", (target,))
         _say(f"target {target.label}: {held_out.tokens:,} tokens, {held_out.documents:,} documents")
     _finish(recipe)
+    return corpus
+
+
+def _existing_corpus(recipe: Recipe) -> TokenStore:
+    """The token store that the recipe names, made with the recipe's tokenizer."""
+    corpus = TokenStore(recipe.corpus_folder)
+    found = tokenizer_digest(run_tokenizer(recipe))
+    if corpus.tokenizer != found:
+        raise UserError(
+            f"{corpus.folder}: made with another tokenizer (digest {corpus.tokenizer}) than "
+            f"{recipe.folder / 'tokenizer'} ({found}); set tokenizer.name to the one it was made with"
+        )
     return corpus
 
 
@@ -68,18 +77,42 @@ def reference(recipe: Recipe) -> dict[str, Any]:
     """Stage 2: the reference model, trained on the clean text or measured if it exists; returns its numbers."""
     _start(recipe, "reference")
     numbers = train_reference(recipe)
-    if "target_loss" in numbers:
-        _say(f"reference: {numbers['target_loss']:.4f} nats a token on the target text")
+    for line in gate_lines(numbers["gate"]):
+        _say(f"reference: {line}")
+    if is_main_process():
+        _warn(gate_warnings(numbers["gate"]))
+    share_folder(recipe, "reference", REFERENCE_MANIFEST)
     _finish(recipe)
     return numbers
 
 
-def score(recipe: Recipe) -> ScoreStore:
-    """Stage 3: the reference's loss of every corpus token; returns the store."""
-    _start(recipe, "score", several_processes=False)
-    corpus = TokenStore(recipe.folder / "corpus")
+def score(recipe: Recipe, worker: tuple[int, int] | None = None) -> ScoreStore:
+    """Stage 3: the reference's loss of every corpus token; returns the store. Any number of processes may run it.
+
+    Args:
+        recipe: what to score.
+        worker: (number, how many) of this process among those that were started; default: torchrun's.
+    """
+    _start(recipe, "score")
+    if recipe.score.online:
+        raise UserError(f"{recipe.out}: score.online is true, so there is nothing to store; run `tokensieve train`")
+    corpus = open_tokens(recipe)
     folder = recipe.folder / "scores" / recipe.score.name
-    scores = score_corpus(recipe.score, recipe.context, corpus, load_reference(recipe), folder)
+    worker = worker or (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    mirror = store_mirror(recipe, f"scores/{recipe.score.name}", SCORES_MANIFEST)
+    model = on_device(open_reference(recipe))
+    if recipe.score.carry_over:
+        pair = open_pair(
+            recipe.folder / "tokenizer",
+            str(recipe.reference.existing),
+            trust_student_code=recipe.tokenizer_code_trusted,
+            trust_reference_code=(recipe.reference.model or recipe.model).trust_remote_code,
+        )
+        scores = carry_over(recipe.score, recipe.context, corpus, model, pair, folder, worker, mirror)
+    else:
+        scores = score_corpus(recipe.score, recipe.context, corpus, model, folder, worker, mirror)
+    share = scores.scored_tokens / corpus.tokens
+    _say(f"scores: {scores.scored_tokens:,} of {corpus.tokens:,} tokens ({share:.1%}); a sample, scored again, agrees")
     _finish(recipe)
     return scores
 
@@ -113,8 +146,9 @@ def run(recipe: Recipe, started: float | None = None) -> dict[str, Any]:
     check_recipe(recipe)
     earlier = finished_seconds(recipe)
     tokenize(recipe)
-    if needs_scores(recipe):
+    if needs_reference(recipe):
         reference(recipe)
+    if needs_scores(recipe):
         score(recipe)
     train(recipe)
     return write_results(recipe, earlier, started)
@@ -126,6 +160,10 @@ def _refuse_out_among_sources(recipe: Recipe) -> None:
         folder = Path(source.path or "").expanduser()
         if source.path is not None and folder.is_dir() and recipe.folder.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{recipe.out}: `out` is inside the source {source.path}; choose an `out` elsewhere")
+        if source.path is not None and recipe.storage is not None and is_below(recipe.storage, source.path):
+            raise UserError(
+                f"{recipe.storage}: `storage` is inside the source {source.path}; choose a `storage` elsewhere"
+            )
 
 
 def _start(recipe: Recipe, stage: str, *, several_processes: bool = True) -> None:
@@ -135,6 +173,8 @@ def _start(recipe: Recipe, stage: str, *, several_processes: bool = True) -> Non
         raise UserError(f"tokensieve {stage} runs in one process: start it without torchrun")
     recipe.folder.mkdir(parents=True, exist_ok=True)
     _say(stage, style="bold")
+    bring_folder(recipe, "tokenizer", TOKENIZER_MANIFEST)
+    bring_folder(recipe, "reference", REFERENCE_MANIFEST)
 
 
 def _finish(recipe: Recipe) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 from tokensieve.evaluation.passages import sample_passages
 from tokensieve.recipe import Recipe
 from tokensieve.report.page import write_report
+from tokensieve.selection import SelectionPolicy
 from tokensieve.selective import make_selective
-from tokensieve.stage import read_json, read_manifest, write_json
-from tokensieve.training.arms import ARM_MANIFEST, arm_policy, needs_scores, training_windows
+from tokensieve.stage import read_manifest, write_json
+from tokensieve.training.arms import ARM_MANIFEST, arm_policy, needs_reference, reference_autocast, training_windows
 from tokensieve.training.loop import read_metrics
-from tokensieve.training.reference import REFERENCE_MANIFEST, weak_reference_warning
+from tokensieve.training.reference import load_reference, reference_numbers, reference_warnings
 from tokensieve.training.setup import load, on_device, run_tokenizer
 
 
@@ -31,10 +32,7 @@ def finished_seconds(recipe: Recipe) -> float:
 
 def run_warnings(recipe: Recipe) -> list[str]:
     """What the reader of a run's numbers must know."""
-    warnings = []
-    if needs_scores(recipe):
-        weak = weak_reference_warning(recipe)
-        warnings += [] if weak is None else [weak]
+    warnings = reference_warnings(recipe) if needs_reference(recipe) else []
     if recipe.model.dtype != "float32":
         warnings.append(f"the master weights are {recipe.model.dtype}: small updates are lost; use model.dtype=float32")
     return warnings
@@ -61,17 +59,16 @@ def write_results(recipe: Recipe, earlier_seconds: float, started: float) -> dic
         started: `time.monotonic()` when this command began.
     """
     out = recipe.folder
-    arms = {arm: read_json(out / "models" / arm / ARM_MANIFEST)["outputs"] for arm in recipe.train.arms}
+    arms = {arm: read_manifest(out / "models" / arm / ARM_MANIFEST)["outputs"] for arm in recipe.train.arms}
     warnings = run_warnings(recipe) + unmatched_control(recipe, arms)
     metrics = {arm: read_metrics(out / "models" / arm) for arm in arms}
-    reference_path = out / "reference" / REFERENCE_MANIFEST
-    reference = read_json(reference_path)["outputs"] if reference_path.exists() else None
+    reference = _reference(recipe)
     passages = _passages(recipe) if "slm" in arms else []
     seconds = round(earlier_seconds + time.monotonic() - started, 1)
     summary: dict[str, Any] = {
         "seconds": seconds,
         "ratio": recipe.train.selection.ratio,
-        "reference": None if reference is None else {"target_loss": reference.get("target_loss")},
+        "reference": reference and {key: reference[key] for key in ("target_loss", "gate")},
         "arms": {
             arm: {
                 "target_loss": numbers.get("target_loss"),
@@ -97,7 +94,7 @@ def write_results(recipe: Recipe, earlier_seconds: float, started: float) -> dic
         "model": first["model"],
         "warnings": warnings,
         "targets": [target.label for target in recipe.evaluation.targets],
-        "reference": reference and {key: reference.get(key) for key in ("target_loss", "tokens", "seconds")},
+        "reference": reference,
         "arms": {
             arm: {
                 **summary["arms"][arm],
@@ -115,6 +112,14 @@ def write_results(recipe: Recipe, earlier_seconds: float, started: float) -> dic
     write_report(report, out / "report.html")
     write_json(out / "summary.json", summary)
     return summary
+
+
+def _reference(recipe: Recipe) -> dict[str, Any] | None:
+    """What is told of the reference; None if the run's scores need none, even if one lies there."""
+    if not needs_reference(recipe):
+        return None
+    numbers = reference_numbers(recipe)
+    return {"target_loss": numbers.get("target_loss")} | {key: numbers[key] for key in ("tokens", "seconds", "gate")}
 
 
 def target_curve(lines: list[dict[str, Any]]) -> list[list[float]]:
@@ -167,5 +172,15 @@ def _passages(recipe: Recipe) -> list[dict[str, Any]]:
     policy = replace(arm_policy(recipe, "slm"), warmup_steps=0, ratio_schedule=())
     section = replace(recipe.model, name=str(recipe.folder / "models" / "slm"), fresh=None, revision="main")
     handle = make_selective(on_device(load(recipe, section)), policy)
-    tokenizer = run_tokenizer(recipe)
-    return sample_passages(handle, policy, training_windows(recipe), tokenizer, recipe.evaluation.batch_size)
+    reference = None
+    if recipe.score.online and needs_reference(recipe):
+        reference = make_selective(on_device(load_reference(recipe)), SelectionPolicy(ratio=1))
+    return sample_passages(
+        handle,
+        policy,
+        training_windows(recipe),
+        run_tokenizer(recipe),
+        recipe.evaluation.batch_size,
+        reference,
+        reference_autocast(recipe),
+    )

@@ -31,14 +31,17 @@ from tokensieve.filtered import FilteredBackward
 from tokensieve.head import HeadTransform
 from tokensieve.selection import SelectionPolicy
 from tokensieve.selective_forward import HeadForward, ModelForward, RefuseBypass
-from tokensieve.selective_loss import NonFiniteLossError, OwnReferenceError
+from tokensieve.selective_loss import NonFiniteLossError, NonFiniteReferenceError, OwnReferenceError
 from tokensieve.stats import SelectionStats
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from tokensieve.online import OnlineReference
+
 __all__ = [
     "NonFiniteLossError",
+    "NonFiniteReferenceError",
     "OwnReferenceError",
     "SelectiveHandle",
     "make_selective",
@@ -76,6 +79,14 @@ class SelectiveHandle:
     """Why packed documents would see each other in this model, "" if they do not: in one row, and in several."""
     reference_checked: bool = False
     """Whether a batch has shown that its reference losses are not the model's own."""
+    reference: "OnlineReference | None" = None
+    """Computes the reference columns where no batch brings them; `online.attach_reference` sets it."""
+
+    @property
+    def batch_columns(self) -> tuple[str, ...]:
+        """The policy's columns that batches must bring: all, or all but those of an attached reference."""
+        columns = self.policy.columns
+        return columns if self.reference is None else tuple(c for c in columns if not c.startswith("reference_"))
 
     def token_losses(self, labels: Tensor, *, entropy: bool = False, **inputs: Any) -> tuple[Tensor, Tensor | None]:
         """Loss of every token of a batch, through the model's own forward, so right under any sharding.
@@ -139,7 +150,10 @@ class SelectiveHandle:
             )
 
     def remove(self) -> None:
-        """Undo the patch; the model is again what it was, bit for bit."""
+        """Undo the patch; the model is again what it was, bit for bit. An attached reference is given back too."""
+        if self.reference is not None:
+            self.reference.release()
+            self.reference = None
         if self.filtered is not None:
             self.filtered.remove()
         # Adapters may have put copies of the head beside it, patch included.

@@ -76,6 +76,9 @@ class ModelForward:
             hidden_states = model.base_model(**kwargs).last_hidden_state
             return model.get_output_embeddings()(hidden_states, task=task.run)
 
+        if handle.reference is not None:
+            # Before the student, while its activations take no memory.
+            columns |= _reference_columns(handle, labels, columns, kwargs)
         loss_task = _begin(handle, labels, columns, items)
         if kwargs.get("output_router_logits") is None and adds_balance_loss(model):
             kwargs["output_router_logits"] = True
@@ -171,7 +174,25 @@ def _begin(
         handle.measure,
         handle.stats,
         handle.reference_checked,
+        handle.reference is not None,
     )
+
+
+# A warm-up that ends would else be a reason to compile anew.
+@torch.compiler.disable
+def _reference_columns(
+    handle: "SelectiveHandle", labels: Tensor, given: dict[str, Tensor], inputs: dict[str, Any]
+) -> dict[str, Tensor]:
+    """What the attached reference says of this micro-step: nothing while the policy reads nothing of it."""
+    assert handle.reference is not None
+    for name, column in given.items():
+        if name.startswith("reference_") and column is not None:
+            raise ValueError(
+                f"the batch brings {name}, and a reference is attached that computes it: remove the column, or "
+                f"detach_reference(handle)"
+            )
+    names = [name for name in handle.policy.at(handle.step).columns if name.startswith("reference_")]
+    return handle.reference.columns(handle.model, names, labels, inputs)
 
 
 @torch.compiler.disable

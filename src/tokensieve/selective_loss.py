@@ -42,6 +42,10 @@ class OwnReferenceError(ValueError):
     """The reference losses are the model's own: every excess is 0, and the choice would be by index."""
 
 
+class NonFiniteReferenceError(ValueError):
+    """The loss or entropy of an attached reference is NaN or infinite."""
+
+
 @dataclass
 class TokenLosses:
     """Loss (and entropy) of every token, aligned with labels: [B, T], 0 where there is no label."""
@@ -87,6 +91,8 @@ class SelectiveLoss:
     stats: SelectionStats
     reference_checked: bool
     """Whether an earlier micro-step has shown that the reference is not the model itself."""
+    online: bool = False
+    """Whether a reference beside the model made its columns just now."""
     outcome: tuple[Tensor | None, Tensor, Tensor] | None = field(default=None, init=False)
     """(token_index, valid, selected), each [B, S], after `run`."""
 
@@ -143,10 +149,13 @@ class SelectiveLoss:
                 places = (torch.isnan(columns[name]) & valid).nonzero()
                 if len(places):
                     row, place = places[0].tolist()
-                    raise ValueError(
-                        f"{name} is NaN under {len(places)} live labels, first in row {row}, position {place + 1}: set "
-                        f"their labels to -100, or score these tokens"
-                    ) from error
+                    where = f"{name} is NaN under {len(places)} live labels, first in row {row}, position {place + 1}"
+                    if self.online and name.startswith("reference_"):
+                        raise NonFiniteReferenceError(
+                            f"{where}: the attached reference gives no finite number there; check its weights and "
+                            f"its type"
+                        ) from error
+                    raise ValueError(f"{where}: set their labels to -100, or score these tokens") from error
 
     def _shifted_columns(self, device: torch.device) -> dict[str, Tensor]:
         for name, column in self.columns.items():

@@ -4,6 +4,8 @@ Every command writes one folder with one JSON manifest in it. The manifest's `in
 values the stage depends on; a folder whose inputs differ belongs to another recipe and is never touched.
 `finished` turns true in the last, atomic write: running a finished stage again does nothing, running an
 interrupted one resumes. After a failure nothing half-written stays, unless it can be resumed.
+
+A manifest has a format version and, as its last value, an xxh3-128 of its own bytes: a changed byte is noticed.
 """
 
 import contextlib
@@ -15,7 +17,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from tokensieve.errors import UserError
+
+FORMAT = 1
+"""Version of all manifests and of what they describe."""
+_CHECKSUM = b'"checksum": "'
+_DIGITS = 32
 
 
 def is_main_process() -> bool:
@@ -87,7 +96,7 @@ class Stage:
             self.folder.mkdir(parents=True, exist_ok=True)
             seconds = round(self._earlier_seconds + time.monotonic() - self._started, 3)
             manifest = {"inputs": self.inputs, "finished": self.finished, "seconds": seconds, "outputs": self.outputs}
-            write_json(self.path, manifest)
+            write_manifest(self.path, manifest)
 
 
 def read_json(path: Path) -> Any:
@@ -108,32 +117,74 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Parse a stage's manifest: `inputs`, `finished`, `outputs` and perhaps `seconds`.
 
     Raises:
-        UserError: unreadable or damaged.
+        UserError: unreadable, damaged, or of another format.
     """
-    found = read_json(path)
+    cure = "remove its folder and run the stage again"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read ({error.strerror})") from error
+    at = data.rfind(_CHECKSUM) + len(_CHECKSUM)
+    if at < len(_CHECKSUM):
+        raise UserError(f"{path}: damaged, or written by another version of tokensieve (it has no checksum); {cure}")
+    if data[at : at + _DIGITS] != _checksum(data, at):
+        raise UserError(f"{path}: damaged, or edited by hand (its bytes differ from its checksum); {cure}")
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({error}); {cure}") from error
     match found:
-        case {"inputs": dict(), "finished": bool(), "outputs": dict()} if isinstance(
-            found.get("seconds", 0.0), int | float
+        case {"format": version} if version != FORMAT:
+            raise UserError(
+                f"{path}: format {version!r:.40}, this version of tokensieve reads format {FORMAT}; use the "
+                f"version that wrote it, or {cure}"
+            )
+        case {"format": _, "inputs": dict(), "finished": bool(), "outputs": dict()} if _is_time(
+            found.get("seconds", 0.0)
         ):
             return found
-    raise UserError(
-        f"{path}: damaged (not a mapping with inputs, finished and outputs); remove its folder and run the stage again"
-    )
+    raise UserError(f"{path}: damaged (not a mapping with format, inputs, finished and outputs); {cure}")
+
+
+def _is_time(seconds: Any) -> bool:
+    return type(seconds) in (int, float) and 0 <= seconds < 1e12
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest with its format and checksum, whole or not at all."""
+    content = {"format": FORMAT, **manifest, "checksum": "0" * _DIGITS}
+    data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    at = data.rfind(_CHECKSUM) + len(_CHECKSUM)
+    _write_whole(path, data[:at] + _checksum(data, at) + data[at + _DIGITS :])
+
+
+def _checksum(data: bytes, at: int) -> bytes:
+    """Of a manifest's bytes, with zeros where the checksum itself stands."""
+    return xxhash.xxh3_128_hexdigest(data[:at] + b"0" * _DIGITS + data[at + _DIGITS :]).encode()
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write a whole JSON file or none: temporary name, fsync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    _write_whole(path, json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    # A name of its own: several workers may write the same manifest.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _refuse_other_recipe(path: Path, found: Any, wanted: Any) -> None:
-    difference = _first_difference(found, wanted)
+    difference = first_difference(found, wanted)
     if difference is not None:
         key, there, here = difference
         raise UserError(
@@ -142,10 +193,17 @@ def _refuse_other_recipe(path: Path, found: Any, wanted: Any) -> None:
         )
 
 
-def _first_difference(found: Any, wanted: Any, key: str = "") -> tuple[str, Any, Any] | None:
+def first_difference(found: Any, wanted: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Where two pieces of JSON data first differ: the dotted key, and the two values; None if they are equal."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in dict.fromkeys([*wanted, *found]):
-            inner = _first_difference(found.get(name), wanted.get(name), f"{key}.{name}".lstrip("."))
+            inner = first_difference(found.get(name), wanted.get(name), f"{key}.{name}".lstrip("."))
+            if inner is not None:
+                return inner
+        return None
+    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        for i, (there, here) in enumerate(zip(found, wanted, strict=True)):
+            inner = first_difference(there, here, f"{key}.{i}".lstrip("."))
             if inner is not None:
                 return inner
         return None

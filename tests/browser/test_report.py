@@ -47,6 +47,8 @@ def report() -> dict[str, Any]:
     loaded["title"] = "A title with a" + "n" * 200 + "endless word"
     loaded["warnings"] = ["w" * 300]
     loaded["targets"] = ["one", "t" * 80]
+    gate = loaded["reference"]["gate"]
+    gate["targets"] = {name: {**gate["pooled"], "reference_loss": 9.1} for name in loaded["targets"]}
     for arm in loaded["arms"].values():
         arm["targets"] = {name: {"loss": 5.5, "bits_per_byte": 2.0} for name in loaded["targets"]}
     return loaded

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from tokensieve.corpus.checksums import seal_shard
 from tokensieve.corpus.store import TokenStore
-from tokensieve.stage import write_json
+from tokensieve.stage import write_manifest
 
 EOS = 0
 
@@ -22,8 +23,9 @@ def make_store(folder: Path, shards: Sequence[Sequence[Sequence[int]]], vocab_si
         ids = np.array([token for document in documents for token in (*document, EOS)], dtype="<u2")
         ids.tofile(folder / f"{i:05d}.ds")
         np.cumsum([len(document) + 1 for document in documents]).astype("<u8").tofile(folder / f"{i:05d}.ds.index")
+        digest = seal_shard(folder, f"{i:05d}", [".ds", ".ds.index"])
         manifests.append(
-            {"name": f"{i:05d}", "source": 0, "tokens": len(ids), "documents": len(documents), "digest": f"made {i}"}
+            {"name": f"{i:05d}", "source": 0, "tokens": len(ids), "documents": len(documents), "digest": digest}
         )
     tokens, documents = (sum(shard[key] for shard in manifests) for key in ("tokens", "documents"))
     size = {"tokens": tokens, "documents": documents, "bytes": 4 * tokens}
@@ -37,7 +39,7 @@ def make_store(folder: Path, shards: Sequence[Sequence[Sequence[int]]], vocab_si
         "sources": [{"name": "made", "weight": None, **size}],
         "shards": manifests,
     }
-    write_json(folder / "corpus.json", {"inputs": {}, "finished": True, "outputs": outputs})
+    write_manifest(folder / "corpus.json", {"inputs": {}, "finished": True, "outputs": outputs})
     return TokenStore(folder)
 
 

@@ -1,5 +1,7 @@
 """Files to records: JSON lines, Parquet and plain text, compressed or not, streamed in bounded memory.
 
+A file lies on the local disk or behind a URL; what is read of it is the same.
+
 Whatever is wrong with a file is found here and said in one line with the file, the line or row, and the
 cure. A record larger than the limit is noticed before it is held whole.
 """
@@ -17,27 +19,28 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
+from tokensieve.corpus import remote
+from tokensieve.corpus.listing import COMPRESSIONS, Input
 from tokensieve.errors import UserError
 from tokensieve.recipe.reading import suggest
 
 Advance = Callable[[int], None]
 """Called with the number of input bytes that were just read."""
 
-COMPRESSIONS = (".gz", ".zst")
 _BUFFER = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 1024
 MEGABYTE = 1_000_000
 
 
-def read_jsonl(path: Path, max_mb: int, advance: Advance) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_jsonl(item: Input, max_mb: int, advance: Advance) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a JSON-lines file with their places; blank lines are skipped.
 
     Raises:
         UserError: unreadable, damaged, not UTF-8, not JSON, not an object, or a line above `max_mb`.
     """
-    limit = max_mb * MEGABYTE
-    with _opened(path, advance) as stream:
+    path, limit = item.path, max_mb * MEGABYTE
+    with _opened(item, advance) as stream:
         number = 0
         while line := stream.readline(limit + 1):
             number += 1
@@ -66,20 +69,26 @@ def read_jsonl(path: Path, max_mb: int, advance: Advance) -> Iterator[tuple[str,
 
 
 def read_parquet(
-    path: Path, columns: Sequence[str], max_mb: int, advance: Advance
+    item: Input, columns: Sequence[str], max_mb: int, advance: Advance
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of a Parquet file with their places, only the named columns, a slice of a row group at a time.
 
     Raises:
         UserError: unreadable, damaged, a column is absent, or a text above `max_mb`.
     """
-    size = path.stat().st_size if path.exists() else 0
+    path, size = item.path, item.size
     done = row = 0
     try:
-        with pa.parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+        with contextlib.ExitStack() as stack:
+            source, buffer = path, _BUFFER
+            if remote.is_url(path):
+                # Ranges of the wanted columns only; Arrow buffers each column, so the file itself need not.
+                raw = stack.enter_context(remote.RemoteReader(path, size))
+                source, buffer = stack.enter_context(pa.PythonFile(raw, "r")), remote.READ_BYTES
+            file = stack.enter_context(pa.parquet.ParquetFile(source, buffer_size=buffer, pre_buffer=False))
             for column in columns:
                 if column not in file.schema_arrow.names:
-                    raise absent_field(str(path), column, file.schema_arrow.names)
+                    raise absent_field(path, column, file.schema_arrow.names)
             total = file.metadata.num_rows
             for batch in file.iter_batches(_PARQUET_ROWS, columns=list(columns), use_threads=False):
                 _refuse_large_rows(batch, f"{path}: row", row, max_mb)
@@ -96,17 +105,18 @@ def read_parquet(
         raise _unreadable(path, error) from error
 
 
-def read_text(path: Path, max_mb: int, advance: Advance) -> str:
+def read_text(item: Input, max_mb: int, advance: Advance) -> str:
     """A whole plain text file: one document.
 
     Raises:
         UserError: unreadable, damaged, not UTF-8, or above `max_mb`.
     """
-    limit = max_mb * MEGABYTE
-    with _opened(path, advance) as stream:
-        data = b"" if _plain_size(path) > limit else stream.read(limit + 1)
-        if len(data) > limit or _plain_size(path) > limit:
-            raise _too_large(str(path), max_mb)
+    path, limit = item.path, max_mb * MEGABYTE
+    known_too_large = Path(path).suffix not in COMPRESSIONS and item.size > limit
+    with _opened(item, advance) as stream:
+        data = b"" if known_too_large else stream.read(limit + 1)
+        if len(data) > limit or known_too_large:
+            raise _too_large(path, max_mb)
     try:
         return data.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -124,15 +134,17 @@ def absent_field(place: str, field: str, known: Sequence[str]) -> UserError:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, advance: Advance) -> Iterator[BinaryIO]:
+def _opened(item: Input, advance: Advance) -> Iterator[BinaryIO]:
+    path = item.path
+    suffix, at_once = Path(path).suffix, remote.READ_BYTES if remote.is_url(path) else _BUFFER
     try:
         with contextlib.ExitStack() as stack:
-            raw = stack.enter_context(_Counted(path, advance))
-            stream: BinaryIO = stack.enter_context(io.BufferedReader(raw, _BUFFER))
-            if path.suffix == ".gz":
+            raw = stack.enter_context(_Counted(item, advance))
+            stream: BinaryIO = stack.enter_context(io.BufferedReader(raw, at_once))
+            if suffix == ".gz":
                 unzipped = stack.enter_context(gzip.GzipFile(fileobj=stream, mode="rb"))
                 stream = stack.enter_context(io.BufferedReader(cast(io.RawIOBase, unzipped), _BUFFER))
-            elif path.suffix == ".zst":
+            elif suffix == ".zst":
                 unzipped = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd"))
                 stream = stack.enter_context(io.BufferedReader(unzipped, _BUFFER))
             yield stream
@@ -143,27 +155,26 @@ def _opened(path: Path, advance: Advance) -> Iterator[BinaryIO]:
 
 
 class _Counted(io.RawIOBase):
-    """A file that tells how many bytes were read from it, as they lie on disk: the measure of progress."""
+    """A file that tells how many bytes were read from it, as they are stored: the measure of progress."""
 
-    def __init__(self, path: Path, advance: Advance) -> None:
-        self._file = path.open("rb", buffering=0)
+    def __init__(self, item: Input, advance: Advance) -> None:
+        if remote.is_url(item.path):
+            self._file: io.RawIOBase = remote.RemoteReader(item.path, item.size)
+        else:
+            self._file = io.FileIO(item.path)
         self._advance = advance
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._file.readinto(buffer)
+        count = self._file.readinto(buffer) or 0
         self._advance(count)
         return count
 
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def _plain_size(path: Path) -> int:
-    return 0 if path.suffix in COMPRESSIONS else path.stat().st_size
 
 
 def _refuse_large_rows(batch: pa.RecordBatch, place: str, first: int, max_mb: int) -> None:
@@ -178,7 +189,7 @@ def _too_large(place: str, max_mb: int) -> UserError:
     return UserError(f"{place}: larger than {max_mb} MB; split the document or raise corpus.max_document_mb")
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
+def _unreadable(path: str, error: OSError) -> UserError:
     # Damaged compressed data also comes as OSError, but without an error number.
     if error.errno is None:
         return UserError(f"{path}: truncated or damaged ({_one_line(error)}); fetch or write it again")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import xxhash
 
+from tokensieve.corpus.checksums import seal_shard
 from tokensieve.corpus.encoding import MAX_REGIONS, too_many_regions
 from tokensieve.corpus.store import INDEX_SUFFIX, OTHER_REGION, REGIONS_SUFFIX, TOKENS_SUFFIX
 from tokensieve.corpus.units import Unit, UnitResult
@@ -69,6 +69,7 @@ def write_shards(
     regions = list(dict.fromkeys(name for unit_names in ((OTHER_REGION,), *names) for name in unit_names))
     if has_regions and len(regions) > MAX_REGIONS:
         raise too_many_regions(str(folder))
+    suffixes = (TOKENS_SUFFIX, INDEX_SUFFIX) + ((REGIONS_SUFFIX,) if has_regions else ())
     described: list[dict[str, int | str]] = []
     for source in dict.fromkeys(unit.source for unit in units):
         numbers = [unit.number for unit in units if unit.source == source]
@@ -81,7 +82,7 @@ def write_shards(
                 _write_regions(path, units_folder, pieces, names, regions)
             tokens = sum(piece.end - piece.begin for piece in pieces)
             documents = sum(piece.last - piece.first for piece in pieces)
-            digest = _digest(folder / (name + TOKENS_SUFFIX))
+            digest = seal_shard(folder, name, suffixes)
             described.append(
                 {"name": name, "source": source, "tokens": tokens, "documents": documents, "digest": digest}
             )
@@ -154,15 +155,6 @@ def _write_regions(
                 target.write(ids.tobytes() * count)
                 continue
             target.write(ids[np.fromfile(own, dtype=np.uint8, count=count, offset=piece.begin)].data)
-
-
-def _digest(path: Path) -> str:
-    """128-bit xxh3 of a file: binds scores to these very tokens."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while data := file.read(_COPY_BYTES):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 class _Replacing:

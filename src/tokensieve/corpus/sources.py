@@ -1,57 +1,26 @@
-"""Sources to documents: which files a source names, and the text and regions of each record.
+"""Sources to documents: the text and regions of each record of a source's files.
 
-A source is a file, a folder, a glob or a Hub dataset. Its inputs are listed first (for parallel work,
-progress and the manifest), then read one by one. Nothing is guessed: a file whose format its name does not
-tell, a record without the field, a text that is not a string are errors with a place and a cure.
+A source is a file, a folder, a glob (on the local disk or behind a URL) or a Hub dataset. Its inputs are listed
+first (`listing.py`), then read one by one. Nothing is guessed: a record without the field, a text that is not a
+string are errors with a place and a cure.
 """
 
 import functools
-import glob
 import itertools
-import os
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tokensieve.corpus.readers import (
-    COMPRESSIONS,
-    MEGABYTE,
-    Advance,
-    absent_field,
-    read_jsonl,
-    read_parquet,
-    read_text,
-)
+from tokensieve.corpus.listing import Input, list_inputs
+from tokensieve.corpus.readers import MEGABYTE, Advance, absent_field, read_jsonl, read_parquet, read_text
 from tokensieve.errors import UserError
 from tokensieve.recipe import Source
 
 Region = tuple[int, int, str]
 """Start and end in characters, and the kind of text."""
 
-FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".text": "text",
-}
-"""What a file's suffix, after .gz or .zst is taken off, says about its format."""
-
 Extract = Callable[[str, Mapping[str, Any]], str]
-
-
-@dataclass(frozen=True)
-class Input:
-    """One file, or one Hub dataset, of a source."""
-
-    path: str
-    size: int
-    """Bytes on disk; 0 for a Hub dataset, whose size is not known."""
-    format: str
-    """jsonl, parquet, text or hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +34,6 @@ class Document:
     """What an error about it says: file and line, or row."""
     bytes: int
     """UTF-8 bytes of the text."""
-
-
-def list_inputs(source: Source) -> tuple[Input, ...]:
-    """The files a source names, in reading order.
-
-    A folder stands for every file below it with a suffix from `FORMATS` (those of `source.format`, if that is
-    given), hidden ones excepted; name other files with a glob.
-
-    Raises:
-        UserError: missing, empty, or of a format that the name does not tell.
-    """
-    if source.hub is not None:
-        return (Input(source.hub, 0, "hub"),)
-    given = os.path.expanduser(str(source.path))
-    if os.path.isdir(given):
-        paths = _walk(given, source.format)
-        if not paths:
-            suffixes = [suffix for suffix, kind in FORMATS.items() if source.format in ("auto", kind)]
-            raise UserError(
-                f"{given}: no {', '.join(suffixes)} file (or its .gz, .zst) in this folder; "
-                f"name other files with a glob and a format"
-            )
-    elif os.path.exists(given):
-        paths = [given]
-    elif glob.has_magic(given):
-        paths = _sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))
-        if not paths:
-            raise UserError(f"{given}: no file matches; check the pattern (** goes through folders)")
-    else:
-        raise UserError(f"{given}: no such file or folder; check the source's path")
-    inputs = [Input(path, _size(path), _format(path, source.format)) for path in paths]
-    texts = itertools.count()
-    return tuple(item for item in inputs if item.format != "text" or next(texts) % source.every == 0)
 
 
 def read_documents(source: Source, max_document_mb: int) -> Iterator[Document]:
@@ -125,19 +61,18 @@ def read_input(
         UserError: unreadable or damaged file, record without the field, text that is not a string or not
             UTF-8, document too large, unreachable Hub.
     """
-    path = Path(item.path)
     if item.format == "text":
         if source.regions_field is not None or source.template is not None:
-            raise UserError(f"{path}: plain text has no fields; remove template and regions_field, or set format")
-        yield _document(read_text(path, max_document_mb, advance), None, item.path, max_document_mb)
+            raise UserError(f"{item.path}: plain text has no fields; remove template and regions_field, or set format")
+        yield _document(read_text(item, max_document_mb, advance), None, item.path, max_document_mb)
         return
     fields, extract = _extraction(source)
     wanted = (*fields, *((source.regions_field,) if source.regions_field else ()))
     records: Iterator[tuple[str, Mapping[str, Any]]]
     if item.format == "jsonl":
-        records = read_jsonl(path, max_document_mb, advance)
+        records = read_jsonl(item, max_document_mb, advance)
     elif item.format == "parquet":
-        records = read_parquet(path, wanted, max_document_mb, advance)
+        records = read_parquet(item, wanted, max_document_mb, advance)
     else:
         records = _read_hub(source)
     for place, record in itertools.islice(records, None, None, source.every):
@@ -239,47 +174,6 @@ def _read_hub(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
             f"{source.hub}: cannot read this dataset after row {row} ({what}); check the network and the "
             f"source's hub, config, split and data_files"
         ) from error
-
-
-def _walk(folder: str, wanted: str) -> list[str]:
-    def fail(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot read the folder ({error.strerror})") from error
-
-    paths = []
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            kind = FORMATS.get(_suffix(name))
-            if kind is not None and wanted in ("auto", kind) and not name.startswith("."):
-                paths.append(os.path.join(parent, name))
-    return _sorted(paths)
-
-
-def _sorted(paths: Iterable[str]) -> list[str]:
-    return sorted(paths, key=lambda path: Path(path).parts)
-
-
-def _suffix(path: str) -> str:
-    name = Path(path)
-    return Path(name.stem if name.suffix in COMPRESSIONS else name.name).suffix.lower()
-
-
-def _format(path: str, wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    if _suffix(path) not in FORMATS:
-        raise UserError(
-            f"{path}: the name does not tell the format (known: {', '.join(FORMATS)}, also .gz, .zst); "
-            f"set the source's format to jsonl, parquet or text"
-        )
-    return FORMATS[_suffix(path)]
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read ({error.strerror}); check the source's path") from error
 
 
 def _kind(value: Any) -> str:

@@ -4,17 +4,22 @@ Shards have the `.ds` layout of datatrove (also read by nanotron and OLMo-core):
 little-endian uint16 or uint32 token ids, `NNNNN.ds.index` the uint64 ends of its documents in tokens. Every
 document ends with EOS, stands whole in one shard, and a shard holds documents of one source. `corpus.json`
 says what made the store, and its sizes are checked against the files, so opening is instant at any size.
-`NNNNN.region.u8`, where the source has regions, holds one region id a token (0 is "other").
+`NNNNN.region.u8`, where the source has regions, holds one region id a token (0 is "other"); `NNNNN.xxh3` the
+checksums of the shard's files, which are compared block by block when a block is first read.
 """
 
+import re
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tokensieve.corpus.checksums import SIDECAR_SUFFIX, CheckedArray, describe_damage
+from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.errors import UserError
-from tokensieve.stage import read_json
+from tokensieve.stage import read_manifest
 
 MANIFEST = "corpus.json"
 TOKENS_SUFFIX = ".ds"
@@ -47,7 +52,7 @@ class Shard:
     tokens: int
     documents: int
     digest: str
-    """128-bit xxh3 of the token file."""
+    """The digest at the end of the shard's checksum sidecar: it stands for every byte of the shard."""
     start: int
     """Corpus position of the shard's first token."""
 
@@ -64,11 +69,18 @@ class Location:
     """Number of the token in its document, from 0."""
 
 
+_PIECE = 1 << 22
+"""Tokens that are looked at together."""
+_MOST = 1 << 56
+"""Tokens, documents or bytes that a manifest may speak of: more fit no file."""
+
+
 class TokenStore:
     """A finished token store, opened for reading. Picklable; files are mapped only when asked for.
 
     Args:
         folder: where `corpus.json` lies.
+        mirror: brings data files that are not here.
 
     Raises:
         UserError: missing, unfinished or damaged.
@@ -88,34 +100,48 @@ class TokenStore:
     sources: tuple[StoredSource, ...]
     shards: tuple[Shard, ...]
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mirror: StoreMirror | None = None) -> None:
         self.folder = Path(folder)
+        self._mirror = mirror
         self._path = self.folder / MANIFEST
         if not self._path.exists():
             raise UserError(f"{self._path}: no token store here; run `tokensieve tokenize` first")
-        manifest = read_json(self._path)
+        manifest = read_manifest(self._path)
+        if not manifest["finished"]:
+            raise UserError(f"{self._path}: the token store is not finished; run `tokensieve tokenize` again")
         try:
-            if not manifest["finished"]:
-                raise UserError(f"{self._path}: the token store is not finished; run `tokensieve tokenize` again")
             self._read(manifest["outputs"])
-        except (KeyError, TypeError) as error:
-            raise self._damaged(f"{error} is missing or of the wrong type") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(f"{error} is missing or wrong") from error
         self._check_files()
+        self._ends: dict[int, np.ndarray] = {}
 
     @property
     def token_dtype(self) -> np.dtype:
         """Type of the stored ids: little-endian uint16 or uint32."""
         return self._dtype
 
-    def shard_tokens(self, i: int) -> np.memmap:
+    def shard_tokens(self, i: int) -> CheckedArray:
         """Token ids of shard `i`, [shard tokens]."""
-        return np.memmap(self._file(i, TOKENS_SUFFIX), dtype=self._dtype, mode="r")
+        return self._array(i, TOKENS_SUFFIX)
 
     def document_ends(self, i: int) -> np.ndarray:
-        """Ends of the documents of shard `i` in its tokens, [shard documents] uint64."""
-        return np.memmap(self._file(i, INDEX_SUFFIX), dtype="<u8", mode="r")
+        """Ends of the documents of shard `i` in its tokens, [shard documents] int64, increasing; checked whole.
 
-    def shard_regions(self, i: int) -> np.memmap:
+        Raises:
+            UserError: damaged, or not increasing up to the shard's last token.
+        """
+        if i not in self._ends:
+            # Signed: searching uint64 for a signed number would turn the whole index into floats.
+            ends = self._array(i, INDEX_SUFFIX)[:].view(np.int64)
+            if ends[0] <= 0 or ends[-1] != self.shards[i].tokens or not (ends[1:] > ends[:-1]).all():
+                raise self._damaged(
+                    f"{self.shards[i].name}{INDEX_SUFFIX} does not increase up to the shard's last token"
+                )
+            self._ends[i] = ends
+        return self._ends[i]
+
+    def shard_regions(self, i: int) -> CheckedArray:
         """Region id of each token of shard `i`, [shard tokens] uint8.
 
         Raises:
@@ -123,7 +149,36 @@ class TokenStore:
         """
         if self.regions is None:
             raise ValueError(f"{self.folder} has no regions")
-        return np.memmap(self._file(i, REGIONS_SUFFIX), dtype=np.uint8, mode="r")
+        return self._array(i, REGIONS_SUFFIX)
+
+    def verify(self, advance: Callable[[int], None] = lambda count: None) -> Iterator[str]:
+        """Compare every byte with its checksum, and every id and index with what they may be.
+
+        Args:
+            advance: called with the number of tokens just looked at.
+
+        Yields:
+            One line for each thing that is wrong; nothing if the store is sound.
+        """
+        for i, shard in enumerate(self.shards):
+            for suffix in self.suffixes:
+                array = self._array(i, suffix)
+                try:
+                    damaged = [describe_damage(block) for block in array.damaged_blocks()]
+                    yield from (f"{array.path}: {damage}" for damage in damaged)
+                    if suffix == TOKENS_SUFFIX and not damaged:
+                        yield from _wrong_ids(array, "id", self.vocab_size, "vocabulary")
+                    if suffix == REGIONS_SUFFIX and not damaged:
+                        yield from _wrong_ids(array, "region", len(self.regions or ()), "manifest")
+                    if suffix == INDEX_SUFFIX and not damaged:
+                        self.document_ends(i)
+                except UserError as error:
+                    yield str(error)
+            advance(shard.tokens)
+        known = {MANIFEST} | {
+            shard.name + suffix for shard in self.shards for suffix in (*self.suffixes, SIDECAR_SUFFIX)
+        }
+        yield from extra_files(self.folder, known)
 
     def windows_per_shard(self, length: int) -> np.ndarray:
         """Whole windows of `length` tokens in each shard, int64 [shards]."""
@@ -136,7 +191,7 @@ class TokenStore:
         starts = [shard.start for shard in self.shards]
         i = int(np.searchsorted(starts, position, side="right")) - 1
         inside = position - starts[i]
-        ends = self.document_ends(i).view(np.int64)
+        ends = self.document_ends(i)
         document = int(np.searchsorted(ends, inside, side="right"))
         begin = int(ends[document - 1]) if document else 0
         shard = self.shards[i]
@@ -145,44 +200,114 @@ class TokenStore:
     def _read(self, outputs: dict[str, Any]) -> None:
         size = outputs["token_size"]
         if size not in (2, 4):
-            raise self._damaged(f"token_size is {size!r}, not 2 or 4")
+            raise self._damaged(f"token_size is {size!r:.40}, not 2 or 4")
         self._dtype = np.dtype(f"<u{size}")
-        self.tokens = int(outputs["tokens"])
-        self.documents = int(outputs["documents"])
-        self.bytes = int(outputs["bytes"])
-        self.eos_token_id = int(outputs["eos_token_id"])
-        self.vocab_size = int(outputs["vocab_size"])
-        self.tokenizer = outputs["tokenizer"]
-        regions = outputs["regions"]
-        self.regions = None if regions is None else tuple(regions)
-        self.sources = tuple(StoredSource(**source) for source in outputs["sources"])
+        self.tokens = _whole(outputs, "tokens", 1, _MOST)
+        self.documents = _whole(outputs, "documents", 1, _MOST)
+        self.bytes = _whole(outputs, "bytes", 1, _MOST)
+        self.vocab_size = _whole(outputs, "vocab_size", 1, 1 << 8 * size)
+        self.eos_token_id = _whole(outputs, "eos_token_id", 0, self.vocab_size - 1)
+        self.tokenizer = _text(outputs, "tokenizer")
+        self.regions = _region_names(outputs["regions"])
+        self.sources = tuple(_source(described) for described in outputs["sources"])
         shards = []
         start = 0
-        for shard in outputs["shards"]:
-            shards.append(Shard(**shard, start=start))
-            start += shard["tokens"]
+        for described in outputs["shards"]:
+            shard = Shard(**described, start=start)
+            _check_shard(shard, len(self.sources))
+            shards.append(shard)
+            start += shard.tokens
         self.shards = tuple(shards)
+        if len({shard.name for shard in shards}) != len(shards):
+            raise self._damaged("two shards have one name")
         if start != self.tokens or sum(shard.documents for shard in shards) != self.documents:
             raise self._damaged("the shards do not add up to the whole")
 
-    def _check_files(self) -> None:
-        for i, shard in enumerate(self.shards):
-            sizes = {TOKENS_SUFFIX: shard.tokens * self._dtype.itemsize, INDEX_SUFFIX: shard.documents * 8}
-            if self.regions is not None:
-                sizes[REGIONS_SUFFIX] = shard.tokens
-            for suffix, wanted in sizes.items():
-                path = self._file(i, suffix)
-                try:
-                    found = path.stat().st_size
-                except OSError as error:
-                    raise self._damaged(f"{path.name}: {error.strerror}") from error
-                if found != wanted:
-                    raise self._damaged(f"{path.name} has {found} bytes, not {wanted}")
-            if int(self.document_ends(i)[-1]) != shard.tokens:
-                raise self._damaged(f"{shard.name}{INDEX_SUFFIX} does not end with the shard's last token")
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of the data files of each shard."""
+        return (TOKENS_SUFFIX, INDEX_SUFFIX) + ((REGIONS_SUFFIX,) if self.regions is not None else ())
 
-    def _file(self, i: int, suffix: str) -> Path:
-        return self.folder / (self.shards[i].name + suffix)
+    def _array(self, i: int, suffix: str) -> CheckedArray:
+        shard = self.shards[i]
+        dtype = {TOKENS_SUFFIX: self._dtype, INDEX_SUFFIX: np.dtype("<u8"), REGIONS_SUFFIX: np.dtype("u1")}[suffix]
+        length = shard.documents if suffix == INDEX_SUFFIX else shard.tokens
+        return CheckedArray(self.folder, shard.name, suffix, dtype, length, shard.digest, self._mirror)
+
+    def _check_files(self) -> None:
+        for i in range(len(self.shards)):
+            for suffix in self.suffixes:
+                array = self._array(i, suffix)
+                wanted = len(array) * array.dtype.itemsize
+                try:
+                    found = array.path.stat().st_size
+                except OSError as error:
+                    if self._mirror is not None and isinstance(error, FileNotFoundError):
+                        continue  # it is fetched when it is first touched
+                    raise self._damaged(f"{array.path.name}: {error.strerror}") from error
+                if found != wanted:
+                    raise self._damaged(f"{array.path.name} has {found} bytes, not {wanted}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was read."""
+        return self.__dict__ | {"_ends": {}}
 
     def _damaged(self, what: str) -> UserError:
         return UserError(f"{self._path}: damaged ({what}); remove {self.folder} and tokenize again")
+
+
+def _wrong_ids(array: CheckedArray, kind: str, count: int, where: str) -> Iterator[str]:
+    for begin in range(0, len(array), _PIECE):
+        largest = int(array[begin : begin + _PIECE].max())
+        if largest >= count:
+            yield f"{array.path}: holds {kind} {largest}, the {where} has {count}"
+            return
+
+
+def extra_files(folder: Path, known: Collection[str]) -> Iterator[str]:
+    """A line for each file of a store's folder that does not belong there; hidden ones are its workers'."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in known and not path.name.startswith("."):
+            yield f"{path}: does not belong to this store; remove it"
+
+
+# What comes from a file is checked before it is used as a size or a name.
+
+
+def _whole(outputs: dict[str, Any], key: str, least: int, most: int) -> int:
+    found = outputs[key]
+    if type(found) is not int or not least <= found <= most:
+        raise ValueError(key)
+    return found
+
+
+def _text(outputs: dict[str, Any], key: str) -> str:
+    found = outputs[key]
+    if not isinstance(found, str):
+        raise TypeError(key)
+    return found
+
+
+def _region_names(found: Any) -> tuple[str, ...] | None:
+    if found is None:
+        return None
+    if not (isinstance(found, list) and 1 <= len(found) <= 256 and all(isinstance(name, str) for name in found)):
+        raise TypeError("regions")
+    return tuple(found)
+
+
+def _source(described: dict[str, Any]) -> StoredSource:
+    weight = described["weight"]
+    if weight is not None and not (type(weight) in (int, float) and 0 < weight < float("inf")):
+        raise ValueError("weight")
+    counts = {key: _whole(described, key, 0, _MOST) for key in ("tokens", "documents", "bytes")}
+    return StoredSource(_text(described, "name"), weight, **counts)
+
+
+def _check_shard(shard: Shard, sources: int) -> None:
+    sound = re.fullmatch(r"[0-9]{5,20}", shard.name) and re.fullmatch(r"[0-9a-f]{32}", shard.digest)
+    numbers = (shard.source, shard.tokens, shard.documents)
+    if not sound or any(type(number) is not int for number in numbers):
+        raise ValueError(f"shard {shard.name[:40]!r}")
+    if not (0 <= shard.source < sources and 1 <= shard.documents <= shard.tokens):
+        raise ValueError(f"shard {shard.name}")

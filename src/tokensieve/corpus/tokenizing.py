@@ -29,6 +29,7 @@ from rich.progress import (
 from tokensieve.corpus.encoding import token_dtype
 from tokensieve.corpus.shards import write_shards
 from tokensieve.corpus.store import MANIFEST, TokenStore
+from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.corpus.tokenizers import describe_sources, open_tokenizer, tokenizer_digest, vocabulary_size
 from tokensieve.corpus.units import Job, Unit, UnitResult, plan_units, read_result, run_unit
 from tokensieve.errors import UserError
@@ -48,6 +49,7 @@ def tokenize_sources(
     workers: int,
     max_document_mb: int,
     trust_remote_code: bool = False,
+    mirror: StoreMirror | None = None,
 ) -> TokenStore:
     """Tokenize sources into a token store; if it is finished already, only open it.
 
@@ -62,6 +64,7 @@ def tokenize_sources(
         workers: processes; 1 is this process. Each gets its share of the cores.
         max_document_mb: a larger document is an error.
         trust_remote_code: run Python code that comes with the tokenizer.
+        mirror: brings data files of a finished store that are not here.
 
     Raises:
         UserError: unreadable or wrong input, a source without text, a full disk; nothing is left behind. Or
@@ -104,7 +107,7 @@ def tokenize_sources(
                 shards=shards,
             )
     shutil.rmtree(units_folder, ignore_errors=True)
-    return TokenStore(folder)
+    return TokenStore(folder, mirror)
 
 
 def _count(sources: Sequence[Source], units: Sequence[Unit], results: Sequence[UnitResult]) -> list[dict[str, Any]]:

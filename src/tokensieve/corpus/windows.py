@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokensieve.corpus.checksums import CheckedArray
 from tokensieve.corpus.order import sample_order
 from tokensieve.corpus.store import TokenStore
 from tokensieve.errors import UserError
@@ -21,6 +22,9 @@ __all__ = ["IGNORED", "Windows", "identity", "sample_order"]
 
 IGNORED = -100
 """The label of a token that is no candidate (the default `ignore_index` of torch)."""
+
+Column = np.ndarray | CheckedArray
+"""Values aligned with the tokens of one shard."""
 
 _FLOAT16_INFINITY = 0x7C00
 
@@ -54,7 +58,7 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
         length: int,
         *,
         document_mask: bool = True,
-        columns: Mapping[str, Sequence[np.ndarray]] | None = None,
+        columns: Mapping[str, Sequence[Column]] | None = None,
         order: np.ndarray | None = None,
         document_ids: bool = False,
     ) -> None:
@@ -77,7 +81,7 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
                 f"give more text or lower context.length"
             )
         self._arange = np.arange(length, dtype=np.int64)
-        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._open: dict[int, tuple[Column, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.order)
@@ -138,25 +142,14 @@ class Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
             batch["document_ids"] = np.repeat(np.concatenate(documents), lengths).reshape(B, T)
         return {name: torch.from_numpy(value) for name, value in batch.items()}
 
-    def _shard(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def _shard(self, i: int) -> tuple[Column, np.ndarray]:
         if i not in self._open:
-            # Plain arrays over the maps: slicing np.memmap itself costs several times more.
-            # Signed ends: searching uint64 for a signed number would turn the whole index into floats.
-            self._open[i] = (
-                np.asarray(self.store.shard_tokens(i)),
-                np.asarray(self.store.document_ends(i)).view(np.int64),
-            )
+            self._open[i] = self.store.shard_tokens(i), self.store.document_ends(i)
         return self._open[i]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave open files out: a DataLoader worker maps them itself instead of receiving a copy."""
-        state = self.__dict__ | {"_open": {}}
-        state["columns"] = {name: [_pack(array) for array in arrays] for name, arrays in self.columns.items()}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.columns = {name: [_unpack(array) for array in arrays] for name, arrays in self.columns.items()}
+        """Leave open files out: a DataLoader worker opens them itself."""
+        return self.__dict__ | {"_open": {}}
 
 
 def identity(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -164,7 +157,7 @@ def identity(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return batch
 
 
-def _check_columns(store: TokenStore, columns: Mapping[str, Sequence[np.ndarray]]) -> None:
+def _check_columns(store: TokenStore, columns: Mapping[str, Sequence[Column]]) -> None:
     for name, arrays in columns.items():
         if len(arrays) != len(store.shards):
             raise ValueError(f"column {name} has {len(arrays)} arrays for {len(store.shards)} shards")
@@ -174,17 +167,3 @@ def _check_columns(store: TokenStore, columns: Mapping[str, Sequence[np.ndarray]
                     f"column {name}, shard {shard.name}: expected float16 [{shard.tokens}], "
                     f"found {array.dtype} {list(array.shape)}"
                 )
-
-
-def _pack(array: np.ndarray) -> Any:
-    # Pickling a memory map writes out its whole file; a map of a whole file is named instead.
-    if isinstance(array, np.memmap) and array.base is array._mmap and array.filename is not None:  # type: ignore[attr-defined]
-        return ("map", str(array.filename), array.offset, array.shape)
-    return array
-
-
-def _unpack(packed: Any) -> np.ndarray:
-    if isinstance(packed, tuple):
-        _, path, offset, shape = packed
-        return np.memmap(path, dtype=np.float16, mode="r", offset=offset, shape=shape)
-    return packed

@@ -25,6 +25,8 @@ def sample_passages(
     windows: Windows,
     tokenizer: PreTrainedTokenizerBase,
     batch_size: int,
+    reference: SelectiveHandle | None = None,
+    reference_autocast: torch.dtype | None = None,
 ) -> list[dict[str, Any]]:
     """Passages from windows of the training order, from the least to the most kept.
 
@@ -34,6 +36,8 @@ def sample_passages(
         windows: training windows with the policy's columns.
         tokenizer: turns ids into text.
         batch_size: windows per forward pass.
+        reference: online mode: the model that computes the columns that the windows do not have.
+        reference_autocast: autocast type of its forward pass; None for none.
 
     Returns:
         The `passages` of report.json: [{"source", "tokens": [{"text", "student", "reference", "kept"}]}];
@@ -46,17 +50,23 @@ def sample_passages(
     batch = {name: torch.cat([part[name] for part in batches]) for name in batches[0]}
     losses, entropies = _losses(handle, batch, batch_size, "current_entropy" in policy.scores)
     valid = batch["labels"] != IGNORED
-    decoded = {
+    decoded: dict[Any, torch.Tensor] = {
         name: batch[name].view(torch.float16).float()
         for name in ("reference_loss", "reference_entropy")
         if name in batch
     }
+    if reference is not None:
+        entropy = "reference_entropy" in policy.columns
+        with torch.autocast(reference.model.device.type, reference_autocast, enabled=reference_autocast is not None):
+            found = _losses(reference, batch, batch_size, entropy)
+        names = ("reference_loss", "reference_entropy")
+        decoded = {name: item.clamp(min=0) for name, item in zip(names, found, strict=True) if item is not None}
     positions = {name: batch[name] for name in ("token_index", "document_ids") if name in batch}
     kept = apply_policy(policy, TokenColumns(loss=losses, entropy=entropies, **positions, **decoded), valid).selected
     share = kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
     by_share = torch.argsort(share).tolist()
     picks = [by_share[round((len(by_share) - 1) * q)] for q in np.linspace(0.05, 0.95, PASSAGES)]
-    reference = decoded.get("reference_loss")
+    shown = decoded.get("reference_loss")
     return [
         {
             "source": _source(windows, batch["token_index"][row, 0].item()),
@@ -65,7 +75,7 @@ def sample_passages(
                 batch["input_ids"][row, :PASSAGE_TOKENS].tolist(),
                 valid[row].tolist(),
                 losses[row].tolist(),
-                None if reference is None else reference[row].tolist(),
+                None if shown is None else shown[row].tolist(),
                 kept[row].tolist(),
             ),
         }

@@ -82,7 +82,7 @@ class SelectiveCallback(TrainerCallback):
             ValueError: see `refuse_trainer_arguments`.
         """
         refuse_trainer_arguments(args)
-        columns = self.handle.policy.columns
+        columns = self.handle.batch_columns
         if columns and args.remove_unused_columns and not self.columns_arrive:
             raise UserError(
                 f"remove_unused_columns=True drops {', '.join(columns)}, which the selection reads; set it to False"

@@ -19,7 +19,7 @@ from tokensieve.planning.storage import storage
 from tokensieve.recipe import ModelSection, Recipe, suggest
 from tokensieve.selection import SelectionPolicy
 from tokensieve.stage import read_json
-from tokensieve.training.arms import needs_scores
+from tokensieve.training.arms import needs_reference, needs_scores
 
 UTILISATION = 0.29
 """Share of the peak that a run reaches. The paper's own bill implies 0.25 at 1.1B and 0.34 at 7B on H100s;
@@ -71,14 +71,16 @@ def plan(
 
     ranks = devices if device.replicated else 1
     stages = []
-    if needs_scores(recipe) and recipe.reference.sources:
+    if needs_reference(recipe) and recipe.reference.sources:
         seen = recipe.reference.tokens or round((recipe.reference.epochs or 0) * clean)
         stages.append(_training(recipe, reference, recipe.reference.trainer, ranks, "reference", seen))
     if needs_scores(recipe):
-        stages.append(_scoring(recipe, reference, corpus))
+        stages.append(_scoring(recipe, reference, corpus, ranks))
     stages += [
         _training(recipe, student, recipe.train.trainer, ranks, arm, recipe.train.tokens) for arm in recipe.train.arms
     ]
+    if needs_reference(recipe) and recipe.score.online and "slm" in recipe.train.arms:
+        _add_online_reference(recipe, reference, next(stage for stage in stages if stage["name"] == "slm"))
     for stage in stages:
         stage["device_hours"] = stage["flops"] / (device.teraflops * 1e12 * utilisation) / 3600
         if not device.replicated:
@@ -169,12 +171,22 @@ def _training(
     }
 
 
-def _scoring(recipe: Recipe, shape: ModelShape, tokens: int) -> dict[str, Any]:
+def _add_online_reference(recipe: Recipe, shape: ModelShape, stage: dict[str, Any]) -> None:
+    """Score the batches of the selective arm as they come: a forward pass more, and a model more in memory."""
+    rows = recipe.train.trainer.get("per_device_train_batch_size", 8)
+    stage["flops_per_token"] += forward_flops(shape, recipe.context.length)
+    stage["flops"] = stage["flops_per_token"] * stage["tokens"]
+    memory = scoring_memory(shape, recipe.score.dtype, rows * recipe.context.length).total / 1e9
+    stage["memory"] = {**stage["memory"], "online reference": memory}
+    stage["memory_gb"] += memory
+
+
+def _scoring(recipe: Recipe, shape: ModelShape, tokens: int, ranks: int) -> dict[str, Any]:
     per_token = forward_flops(shape, recipe.context.length)
     memory = scoring_memory(shape, recipe.score.dtype, recipe.score.batch_size * recipe.context.length)
     return {
         "name": "score",
-        "devices": 1,  # `tokensieve score` is one process
+        "devices": ranks,
         "tokens": tokens,
         "selected": None,
         "flops_per_token": per_token,
@@ -191,7 +203,7 @@ def _size(recipe: Recipe, store: str, given: int | None, planned: int | None) ->
         if given < 1:
             raise UserError(f"{store}_tokens must be at least 1, not {given}")
         return given
-    manifest = recipe.folder / store / "corpus.json"
+    manifest = (recipe.corpus_folder if store == "corpus" else recipe.folder / store) / "corpus.json"
     if manifest.exists():
         found = read_json(manifest)
         if found["finished"]:

@@ -7,7 +7,7 @@ from tokensieve.planning.memory import DTYPE_BYTES
 from tokensieve.planning.shape import ModelShape
 from tokensieve.recipe import Recipe
 from tokensieve.training.arguments import keeps_checkpoints
-from tokensieve.training.arms import needs_scores
+from tokensieve.training.arms import needs_reference, needs_scores
 
 
 def storage(
@@ -24,15 +24,16 @@ def storage(
         steps: optimizer steps of one arm.
     """
     scored = needs_scores(recipe)
+    trained = needs_reference(recipe) and bool(recipe.reference.sources)
     token_size = 2 if student.vocabulary <= 65536 else 4
     size = DTYPE_BYTES[recipe.model.dtype]
     arms = len(recipe.train.arms)
     sizes = {
         "token store": token_size * corpus,
         "clean token store": token_size * clean,
-        # 2 bytes a token and 8 bytes of checksum for each 16 KiB.
-        "score store": scored * (4 if recipe.score.entropy else 2) * corpus * (1 + 8 / 16384),
-        "reference model": DTYPE_BYTES["float32"] * reference.parameters if scored and recipe.reference.sources else 0,
+        # 8 bytes of checksum for each 16 KiB.
+        "score store": scored * (2 + 2 * recipe.score.entropy + recipe.score.correct) * corpus * (1 + 8 / 16384),
+        "reference model": DTYPE_BYTES["float32"] * reference.parameters if trained else 0,
         "models": size * student.parameters * arms,
         # Weights and AdamW's two moments.
         "checkpoints": 3 * size * student.parameters * _checkpoints(recipe.train.trainer, steps, arms),

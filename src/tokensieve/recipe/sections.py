@@ -49,7 +49,8 @@ class Source:
     """Where text comes from: a path (file, folder or glob) or a Hub dataset id."""
 
     path: str | None = None
-    """File, folder or glob. `{data_dir}` stands for the recipe's `data_dir`."""
+    """File, folder or glob, also behind a URL that fsspec can reach (s3://, gs://, hf://). `{data_dir}` stands for the
+    recipe's `data_dir`."""
     hub: str | None = None
     """A dataset id on the Hugging Face Hub (streamed), or a local folder `datasets` can load."""
     config: str | None = None
@@ -149,10 +150,12 @@ class ContextSection:
 
 @dataclass(frozen=True)
 class CorpusSection:
-    """The noisy corpus."""
+    """The noisy corpus: text, or a token store that is there."""
 
-    sources: tuple[Source, ...]
-    """At least one."""
+    sources: tuple[Source, ...] = ()
+    """At least one, unless the corpus exists."""
+    existing: str | None = None
+    """A finished token store (a folder, as `tokensieve import` or another run made it); nothing is tokenized."""
     shard_tokens: int = 2**28
     """A shard is closed when it holds this many tokens (a document is never split between shards)."""
     workers: int = 1
@@ -161,7 +164,8 @@ class CorpusSection:
     """A larger document is an error: tokenizers need about 130 times its size in memory."""
 
     def __post_init__(self) -> None:
-        _require(len(self.sources) > 0, "sources is empty: name at least one")
+        _require(self.existing is None or not self.sources, "existing and sources exclude each other")
+        _require(self.existing is not None or len(self.sources) > 0, "sources is empty: name at least one")
         weighted = [source.weight is not None for source in self.sources]
         _require(all(weighted) or not any(weighted), "give weight to every source or to none")
         _require(self.shard_tokens >= 2, "shard_tokens must be at least 2")
@@ -209,13 +213,25 @@ class ScoreSection:
     """Folder under scores/; several scores of one corpus live side by side."""
     entropy: bool = False
     """Also store the entropy of the reference's next-token distribution."""
+    correct: bool = False
+    """Also store whether the reference's likeliest token is the right one (1 or 0)."""
+    online: bool = False
+    """No store: the reference runs beside the student and scores each batch as it comes."""
+    carry_over: bool = False
+    """The reference has a tokenizer of its own: its losses are carried over to the corpus's tokens by the characters
+    they stand for."""
     batch_size: int = 8
-    """Windows per forward pass."""
+    """Windows per forward pass, in tokens: documents of like length share a batch of batch_size * context.length."""
     dtype: typing.Literal["float32", "bfloat16"] = "float32"
     """Autocast type of the forward pass; losses are float32 either way."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size must be at least 1")
+        _require(not (self.online and self.carry_over), "online and carry_over exclude each other: store the scores")
+        _require(
+            not (self.carry_over and (self.entropy or self.correct)),
+            "carry_over carries losses only: remove entropy and correct",
+        )
         _require_folder_name(self.name)
 
 
@@ -292,6 +308,9 @@ class Recipe:
     train: TrainSection
     data_dir: str | None = None
     """What `{data_dir}` stands for in paths."""
+    storage: str | None = None
+    """A folder that fsspec can reach (s3://bucket/run): token and score shards are also written there, and fetched from
+    there when `out` does not have them."""
     seed: int = 0
     """Seeds initialisation, data order and random selection; from 0 to 2**32 - 1."""
     tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
@@ -305,6 +324,10 @@ class Recipe:
         _require(
             self.score.entropy or "reference_entropy" not in self.train.selection.scores,
             "train.selection reads reference_entropy, which is stored only with score.entropy: true; set it",
+        )
+        _require(
+            self.corpus.existing is None or self.tokenizer.train_vocab is None,
+            "corpus.existing has its tokenizer: give tokenizer.name, not train_vocab",
         )
         _require(
             self.model.name is not None or self.tokenizer.name is not None or self.tokenizer.train_vocab is not None,
@@ -321,3 +344,8 @@ class Recipe:
     def folder(self) -> Path:
         """`out` as a path."""
         return Path(self.out)
+
+    @property
+    def corpus_folder(self) -> Path:
+        """Where the corpus's token store lies."""
+        return self.folder / "corpus" if self.corpus.existing is None else Path(self.corpus.existing).expanduser()

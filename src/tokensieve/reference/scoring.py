@@ -1,27 +1,30 @@
-"""One pass of the reference over the corpus: a float16 loss for every token.
+"""One pass of a reference over the corpus: any number of workers, any crash, one store.
 
-Windows, context and loss code are those of training, so that live and stored losses differ by the model
-alone. One shard is one unit of work, written under a temporary name and renamed: a crash loses at most one
-shard, and scoring again continues.
+Each worker takes shards that nobody has done, commits each of them whole, and waits for the others at the end;
+whoever comes last scores a sample again (gate.py) and finishes the store. The context, the windows and the loss
+code are those of training, so that live and stored losses differ by the model alone.
 """
 
-import os
+import platform
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-import xxhash
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import transformers
 from transformers import PreTrainedModel
 
 from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.windows import IGNORED, Windows
-from tokensieve.errors import UserError
+from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.recipe import ContextSection, ScoreSection
-from tokensieve.reference.store import DTYPE, MANIFEST, NEVER_SCORED, ScoreStore, corpus_identity
-from tokensieve.selection import SelectionPolicy
-from tokensieve.selective import SelectiveHandle, make_selective
-from tokensieve.stage import Stage
+from tokensieve.reference.digest import weights_digest
+from tokensieve.reference.fragments import scored_tokens
+from tokensieve.reference.gate import check_sample
+from tokensieve.reference.making import finish_store, score_stage, unfinished_column, work_through
+from tokensieve.reference.progress import ScoringProgress
+from tokensieve.reference.scorer import Scorer
+from tokensieve.reference.store import COLUMNS, ScoreStore, corpus_identity, describe_context
+from tokensieve.reference.workers import commit_shard
 
 
 def score_corpus(
@@ -30,124 +33,63 @@ def score_corpus(
     corpus: TokenStore,
     model: PreTrainedModel,
     folder: Path,
+    worker: tuple[int, int] = (0, 1),
+    mirror: StoreMirror | None = None,
 ) -> ScoreStore:
     """Score every window of the corpus with the reference model, or return the finished store.
+
+    Several processes may run this at once on one folder, started together or not, on one machine or several that
+    share the folder; each may be killed, and started again.
 
     Args:
         section: batch size, columns and type of the pass.
         context: window length and document mask.
         corpus: the tokens.
-        model: the reference; it is put in eval mode, and no gradient is kept.
+        model: the reference, on its device; it is put in eval mode, and no gradient is kept.
         folder: receives the score store.
+        worker: (number, how many): where this worker begins; a hint that keeps workers apart.
+        mirror: where finished shards are stored too, and where those of other machines are seen.
 
     Raises:
-        UserError: the folder belongs to other inputs, or the reference's loss is not finite.
+        UserError: the folder belongs to other inputs, the reference's loss is not finite, or a sample that is scored
+            again does not agree. Shards that are finished stay.
     """
-    inputs = {
+    columns = [name for name in COLUMNS if name == "loss" or getattr(section, name)]
+    binding = {
         "corpus": corpus_identity(corpus),
-        "context": {"length": context.length, "document_mask": context.document_mask},
+        "context": describe_context(context),
         "reference": weights_digest(model),
         "dtype": section.dtype,
-        "entropy": section.entropy,
+        "columns": columns,
     }
-    stage = Stage(folder, MANIFEST, inputs)
-    if not stage.finished:
-        columns = ["loss", "entropy"] if section.entropy else ["loss"]
-        with stage.running(resumable="*.loss.f16"):
-            scored = _score_shards(section, context, corpus, model, folder, columns)
-            stage.finish(columns=columns, scored_tokens=scored)
-    return ScoreStore(folder, corpus, context)
+    # What may change the last bits: fixed while a store is being made, of no concern to its readers.
+    making = {
+        "batch_size": section.batch_size,
+        "software": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "machine": platform.machine(),
+        },
+    }
+    with score_stage(folder, binding, making, corpus, mirror) as workers:
+        if workers is not None:
+            scorer = Scorer(model, columns, context, section.batch_size, section.dtype)
+            with ScoringProgress(workers, corpus, model, section.dtype) as progress:
 
+                def score(i: int, tell: Callable[[int], None]) -> None:
+                    values = scorer.score_shard(corpus, i, tell)
+                    commit_shard(
+                        folder, corpus.shards[i].name, {COLUMNS[column].suffix: values[column] for column in columns}
+                    )
 
-def weights_digest(model: PreTrainedModel) -> str:
-    """xxh3-128 over names, types, shapes and bytes of all weights."""
-    digest = xxhash.xxh3_128()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+                work_through(workers, corpus, score, worker, progress)
 
+            def gate() -> dict[str, Any]:
+                losses = unfinished_column(workers, corpus, "loss")
+                return check_sample(losses, corpus, context, model, section.dtype)
 
-def _score_shards(
-    section: ScoreSection,
-    context: ContextSection,
-    corpus: TokenStore,
-    model: PreTrainedModel,
-    folder: Path,
-    columns: list[str],
-) -> int:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device).eval()  # type: ignore[arg-type]
-    windows = Windows(corpus, context.length, document_mask=context.document_mask)
-    per_shard = corpus.windows_per_shard(context.length)
-    handle = make_selective(model, SelectionPolicy(ratio=1))
-    scored = 0
-    bar = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("windows"),
-        TimeRemainingColumn(),
-    )
-    try:
-        with Progress(*bar) as progress:
-            task = progress.add_task("", total=len(windows))
-            first = 0
-            for shard, count in zip(corpus.shards, per_shard.tolist(), strict=True):
-                paths = [folder / f"{shard.name}.{column}.f16" for column in columns]
-                if not all(path.exists() for path in paths):
-                    values = np.full((len(columns), shard.tokens), NEVER_SCORED, dtype=np.uint16).view(DTYPE)
-                    for start in range(first, first + count, section.batch_size):
-                        stop = min(start + section.batch_size, first + count)
-                        _score_batch(handle, windows, range(start, stop), section, values, shard.start)
-                        progress.advance(task, stop - start)
-                    # The loss file last: it is what marks the shard as done.
-                    for path, column in reversed(list(zip(paths, values, strict=True))):
-                        _write(path, column)
-                else:
-                    progress.advance(task, count)
-                scored += int(np.isfinite(np.fromfile(paths[0], dtype=DTYPE)).sum())
-                first += count
-    finally:
-        handle.remove()
-    return scored
-
-
-def _score_batch(
-    handle: SelectiveHandle,
-    windows: Windows,
-    indices: range,
-    section: ScoreSection,
-    values: np.ndarray,
-    start: int,
-) -> None:
-    """Fill values[:, token positions of the windows] of one shard, whose first token has corpus position `start`."""
-    batch = windows.__getitems__(list(indices))
-    positions = batch.pop("token_index").numpy() - start
-    device = handle.model.device
-    batch = {name: value.to(device) for name, value in batch.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=section.dtype == "bfloat16"):
-        columns = handle.token_losses(entropy=section.entropy, **batch)
-    labelled = (batch["labels"] != IGNORED).cpu().numpy()
-    for row, column in zip(values, columns, strict=False):
-        assert column is not None
-        # Rounding can bring a sure token just below zero; a loss and an entropy cannot be.
-        losses = column.clamp(min=0).cpu().numpy()[labelled]
-        with np.errstate(over="ignore"):
-            halves = losses.astype(DTYPE)
-        if not np.isfinite(halves).all():
-            place = windows.store.locate(int(positions[labelled][~np.isfinite(halves)][0]) + start)
-            raise UserError(
-                f"{windows.store.folder}: the reference's loss is not finite at token {place.offset} of document "
-                f"{place.document} (shard {place.shard}, {place.source}); check the reference model"
-            )
-        row[positions[labelled]] = halves
-
-
-def _write(path: Path, values: np.ndarray) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(values.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+            scored = [
+                scored_tokens(corpus.document_ends(i), shard.tokens, context) for i, shard in enumerate(corpus.shards)
+            ]
+            finish_store(workers, corpus, columns, scored, gate)
+    return ScoreStore(folder, corpus, context, mirror)

@@ -37,6 +37,19 @@ class Row:
 
 
 @dataclass(frozen=True)
+class GateRow:
+    """One target in the table that compares the reference with the untrained student."""
+
+    name: str
+    note: str
+    reference: str
+    student: str
+    student_ahead: str
+    correlation: str
+    better: bool
+
+
+@dataclass(frozen=True)
 class Bar:
     """How much of a region one arm kept."""
 
@@ -92,6 +105,8 @@ def render(report: Mapping[str, Any]) -> str:
         verdict=words.verdict(report),
         arm_names={arm: name for arm, name in words.ARM_NAMES.items() if arm in report["arms"]},
         rows=_rows(report),
+        gate=words.gate(report),
+        gate_rows=_gate_rows(report),
         facts=_facts(report),
         target_charts=target_charts(report),
         training_charts=training_charts(report),
@@ -171,6 +186,27 @@ def _rows(report: Mapping[str, Any]) -> list[Row]:
         )
     )
     return rows
+
+
+def _gate_rows(report: Mapping[str, Any]) -> list[GateRow]:
+    gate = None if report["reference"] is None else report["reference"]["gate"]
+    if gate is None or gate["pooled"] is None:
+        return []
+    found = list(gate["targets"].items())
+    if len(found) > 1:
+        found.append(("All targets", gate["pooled"]))
+    return [
+        GateRow(
+            name=name,
+            note=f"{words.count(numbers['tokens'])} tokens",
+            reference=words.fixed(numbers["reference_loss"]),
+            student=words.fixed(numbers["student_loss"]),
+            student_ahead=words.percent(numbers["negative_excess"]),
+            correlation=words.fixed(numbers["correlation"], 2),
+            better=numbers["reference_loss"] < numbers["student_loss"],
+        )
+        for name, numbers in found
+    ]
 
 
 def _regions(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -129,6 +129,28 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
     return _with_selection(report, final)
 
 
+def gate(report: Mapping[str, Any]) -> Verdict | None:
+    """Whether the reference was better than the untrained student on the target text; None without a reference."""
+    if report["reference"] is None:
+        return None
+    found = report["reference"]["gate"]
+    pooled: Mapping[str, float] | None = found["pooled"]
+    if pooled is None:
+        sentence = f"The reference was not compared with the student before training: {found['unknown']}."
+        return Verdict("Unknown", sentence, "open")
+    gain = pooled["student_loss"] - pooled["reference_loss"]
+    worse = [name for name, numbers in found["targets"].items() if numbers["reference_loss"] >= numbers["student_loss"]]
+    sentence = (
+        f"Before training, the reference predicted the target text {fixed(abs(gain))} nats a token "
+        f"{'better' if gain > 0 else 'worse'} than the untrained student"
+    )
+    if gain <= 0:
+        return Verdict("No better than the student", sentence + ": its scores do not point at that text.", "bad")
+    if worse:
+        return Verdict("Better, but not everywhere", f"{sentence}, but no better on {', '.join(worse)}.", "bad")
+    return Verdict("Better than the student", sentence + ".", "good")
+
+
 def _with_selection(report: Mapping[str, Any], final: Mapping[str, float]) -> Verdict:
     gains = {name: final[name] - final["slm"] for name in ("clm", "random") if name in final}
     parts = [_distance(gain, ARM_NAMES[name].lower(), final[name]) for name, gain in gains.items()]

@@ -7,19 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
+import torch
 from rich.console import Console
+from transformers import PreTrainedModel
 
-from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.windows import Windows
+from tokensieve.corpus.run_stores import open_tokens, store_mirror
+from tokensieve.corpus.windows import Column, Windows
 from tokensieve.errors import UserError
+from tokensieve.online import reference_columns
 from tokensieve.recipe import Recipe, dump
+from tokensieve.reference.digest import weights_digest
+from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
 from tokensieve.reference.store import ScoreStore, corpus_identity
 from tokensieve.selection import SelectionPolicy
 from tokensieve.stage import Stage, is_main_process
 from tokensieve.training.loop import RESUMABLE, Run, remove_checkpoints
 from tokensieve.training.models import describe_model
-from tokensieve.training.reference import reference_numbers, target_identity
+from tokensieve.training.reference import load_reference, reference_numbers, target_identity
 from tokensieve.training.setup import arm_steps, load, open_targets, run_tokenizer, train_with_card, windows_for
 
 ARM_MANIFEST = "run.json"
@@ -36,17 +40,20 @@ def train_arms(recipe: Recipe) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: missing stage before this one, folder of another recipe, or anything `loop.train` raises.
     """
-    corpus, scores = TokenStore(recipe.folder / "corpus"), open_scores(recipe)
+    corpus, scores = open_tokens(recipe), open_scores(recipe)
     steps, per_step = arm_steps(recipe)
     windows = training_windows(recipe)
     results = {}
     for arm in recipe.train.arms:
         policy, folder = arm_policy(recipe, arm), recipe.folder / "models" / arm
+        online = recipe.score.online and bool(reference_columns(policy))
         inputs = {
             "policy": dump(policy),
             "model": dump(recipe.model),
             "corpus": corpus_identity(corpus),
             "scores": None if scores is None else scores.inputs,
+            "reference": reference_numbers(recipe)["digest"] if online else None,
+            "reference_dtype": recipe.score.dtype if online else None,
             "targets": target_identity(recipe),
             "evaluations": recipe.evaluation.count,
             "tokens": recipe.train.tokens,
@@ -73,8 +80,10 @@ def train_arms(recipe: Recipe) -> dict[str, dict[str, Any]]:
                     evaluations=recipe.evaluation.count,
                     seed=recipe.seed,
                     count_regions=True,
+                    reference=open_reference(recipe) if online else None,
+                    reference_autocast=reference_autocast(recipe),
                 )
-                reference = "none" if scores is None else reference_numbers(recipe)["name"]
+                reference = reference_numbers(recipe)["name"] if online or scores is not None else "none"
                 numbers = train_with_card(recipe, run, arm, recipe.model, reference)
                 stage.finish(**numbers, model=describe_model(run.model))
         remove_checkpoints(folder, recipe.train.trainer)
@@ -105,8 +114,11 @@ def open_scores(recipe: Recipe) -> ScoreStore | None:
     """
     if not needs_scores(recipe):
         return None
-    corpus = TokenStore(recipe.folder / "corpus")
-    scores = ScoreStore(recipe.folder / "scores" / recipe.score.name, corpus, recipe.context)
+    name = f"scores/{recipe.score.name}"
+    mirror = store_mirror(recipe, name, SCORES_MANIFEST)
+    if mirror is not None:
+        mirror.fetch()
+    scores = ScoreStore(recipe.folder / name, open_tokens(recipe), recipe.context, mirror)
     if scores.inputs["reference"] != reference_numbers(recipe)["digest"]:
         raise UserError(
             f"{scores.folder}: made by another reference than {recipe.folder / 'reference'}; score again under "
@@ -120,15 +132,41 @@ def training_windows(recipe: Recipe) -> Windows:
     steps, per_step = arm_steps(recipe)
     scores = open_scores(recipe)
     needed = recipe.train.selection.columns
-    columns: Mapping[str, Sequence[np.ndarray]] = {}
+    columns: Mapping[str, Sequence[Column]] = {}
     if scores is not None:
-        names = [name for name in needed if name.startswith("reference_")]
+        names = reference_columns(recipe.train.selection)
         columns = {name: scores.column(name.removeprefix("reference_")) for name in names}
-    windows = windows_for(recipe, TokenStore(recipe.folder / "corpus"), steps * per_step, columns)
+    windows = windows_for(recipe, open_tokens(recipe), steps * per_step, columns)
     windows.document_ids = "document_ids" in needed
     return windows
 
 
+def needs_reference(recipe: Recipe) -> bool:
+    """Whether the recipe's policy reads anything that the reference computes, stored or online."""
+    return bool(reference_columns(recipe.train.selection))
+
+
 def needs_scores(recipe: Recipe) -> bool:
-    """Whether the recipe's policy reads anything that the reference computed."""
-    return any(name.startswith("reference_") for name in recipe.train.selection.columns)
+    """Whether training reads a score store: what the policy reads of the reference was stored, not online."""
+    return needs_reference(recipe) and not recipe.score.online
+
+
+def open_reference(recipe: Recipe) -> PreTrainedModel:
+    """The finished reference, for online mode.
+
+    Raises:
+        UserError: not there, or not the weights that `reference.json` names.
+    """
+    model = load_reference(recipe)
+    found, wanted = weights_digest(model), reference_numbers(recipe)["digest"]
+    if found != wanted:
+        raise UserError(
+            f"{recipe.folder / 'reference'}: the reference's weights have changed since it was made (digest {found}, "
+            f"not {wanted}); restore them, or remove the folder and run `tokensieve reference` again"
+        )
+    return model
+
+
+def reference_autocast(recipe: Recipe) -> torch.dtype | None:
+    """Autocast type of the online reference: what scoring would have used."""
+    return torch.bfloat16 if recipe.score.dtype == "bfloat16" else None

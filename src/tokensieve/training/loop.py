@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
 
 from tokensieve.corpus.windows import Windows, identity
 from tokensieve.errors import UserError
 from tokensieve.evaluation.target_loss import Targets
+from tokensieve.online import attach_reference
 from tokensieve.selection import SelectionPolicy
-from tokensieve.selective import NonFiniteLossError, OwnReferenceError, make_selective
+from tokensieve.selective import NonFiniteLossError, NonFiniteReferenceError, OwnReferenceError, make_selective
 from tokensieve.stage import is_main_process, read_json
 from tokensieve.training.arguments import keeps_checkpoints, training_arguments
 from tokensieve.training.metrics import CHECKPOINT_STATE, MetricsCallback
@@ -52,6 +54,10 @@ class Run:
     evaluations: int
     seed: int
     count_regions: bool = False
+    reference: PreTrainedModel | None = None
+    """Online mode: computes the policy's reference columns; the windows bring none."""
+    reference_autocast: torch.dtype | None = None
+    """Autocast type of the reference's forward."""
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -63,13 +69,19 @@ def train(run: Run) -> dict[str, Any]:
 
     Raises:
         UserError: options that cannot be, a NaN or infinite loss (with the step and the documents), or a reference
-            that is the model itself.
+            that is the model itself, cannot run beside it, or gives no finite loss.
     """
     args = training_arguments(run.options, place=run.place, output=run.folder, steps=run.steps, seed=run.seed)
     try:
         handle = make_selective(run.model, run.policy)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{run.place}: this model cannot be trained selectively: {error}") from error
+    if run.reference is not None:
+        try:
+            vocabulary = run.windows.store.vocab_size
+            attach_reference(handle, run.reference, autocast=run.reference_autocast, vocabulary=vocabulary)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{run.folder.name}: the reference cannot run beside the student: {error}") from error
     evaluate_at = frozenset(round(run.steps * i / run.evaluations) for i in range(run.evaluations + 1))
     regions = run.windows.store if run.count_regions and run.windows.store.regions else None
     metrics = MetricsCallback(handle, run.targets, run.tokens_per_step, evaluate_at, run.folder / METRICS, regions)
@@ -104,7 +116,7 @@ def train(run: Run) -> dict[str, Any]:
             f"{run.folder.name}: the loss became NaN or infinite in step {trainer.state.global_step + 1} of "
             f"{run.steps}, at {where}; lower the learning rate, or look at these documents"
         ) from error
-    except OwnReferenceError as error:
+    except (OwnReferenceError, NonFiniteReferenceError) as error:
         raise UserError(f"{run.folder.name}: {error}") from error
     finally:
         progress.progress.stop()

@@ -196,7 +196,8 @@ class _RegionCounts:
         for row in range(len(position)):
             # A window lies in one shard.
             shard = int(np.searchsorted(self._starts, position[row, 0], side="right")) - 1
-            region = self._regions[shard][position[row] - self._starts[shard]]
+            begin = int(position[row, 0] - self._starts[shard])
+            region = self._regions[shard][begin : begin + position.shape[1]]
             for column, mask in enumerate((valid_BT[row], selected_BT[row])):
                 self.counts[:, column] += np.bincount(region[mask], minlength=len(self.counts))
 

@@ -3,23 +3,23 @@
 The reference and the arms share all of it, which is what makes them comparable.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tokensieve import __version__
+from tokensieve.corpus.run_stores import open_tokens
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.tokenizers import open_tokenizer
-from tokensieve.corpus.windows import Windows, sample_order
+from tokensieve.corpus.windows import Column, Windows, sample_order
 from tokensieve.errors import UserError
-from tokensieve.evaluation.target_loss import Targets, pooled
+from tokensieve.evaluation.target_loss import Targets
 from tokensieve.recipe import ModelSection, Recipe
 from tokensieve.selection import SelectionPolicy
-from tokensieve.selective import make_selective
 from tokensieve.stage import is_main_process
 from tokensieve.training.arguments import steps_for, tokens_per_step
 from tokensieve.training.card import model_card
@@ -72,7 +72,7 @@ def load(recipe: Recipe, section: ModelSection) -> PreTrainedModel:
     return load_model(section, run_tokenizer(recipe), recipe.context, recipe.seed)
 
 
-def windows_for(recipe: Recipe, store: TokenStore, tokens: int, columns: Mapping[str, Sequence[np.ndarray]]) -> Windows:
+def windows_for(recipe: Recipe, store: TokenStore, tokens: int, columns: Mapping[str, Sequence[Column]]) -> Windows:
     """`tokens` tokens of a store in training order."""
     length = recipe.context.length
     order = sample_order(store, length, tokens // length, seed=recipe.seed)
@@ -84,24 +84,8 @@ def open_targets(recipe: Recipe) -> Targets | None:
     section = recipe.evaluation
     if not section.targets:
         return None
-    stores = {target.label: TokenStore(recipe.folder / "targets" / target.label) for target in section.targets}
+    stores = {target.label: open_tokens(recipe, f"targets/{target.label}") for target in section.targets}
     return Targets(stores, recipe.context.length, recipe.context.document_mask, section.batch_size)
-
-
-def measure(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
-    """Target losses of a model as it is: `targets`, and `target_loss`, `target_bits_per_byte` over all of them."""
-    targets = open_targets(recipe)
-    if targets is None:
-        return {"targets": {}}
-    handle = make_selective(on_device(model), SelectionPolicy(ratio=1))
-    losses = targets.evaluate(handle)
-    handle.remove()
-    whole = pooled(losses)
-    return {
-        "targets": {name: item.plain() for name, item in losses.items()},
-        "target_loss": whole.loss,
-        "target_bits_per_byte": whole.bits_per_byte,
-    }
 
 
 def _more_of(policy: SelectionPolicy) -> str:
@@ -113,8 +97,11 @@ def _more_of(policy: SelectionPolicy) -> str:
 
 
 def on_device(model: PreTrainedModel) -> PreTrainedModel:
-    """The model on the accelerator, if there is one."""
+    """The model on the accelerator, if there is one; under torchrun on the one of this rank."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    assert device is not None
+    if device.type != "cpu" and "LOCAL_RANK" in os.environ:
+        device = torch.device(device.type, int(os.environ["LOCAL_RANK"]) % torch.accelerator.device_count())
     return model.to(device)  # type: ignore[arg-type]
 
 

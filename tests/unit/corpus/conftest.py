@@ -4,15 +4,17 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tokensieve.corpus.checksums import seal_shard
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.tokenizers import train_bpe
-from tokensieve.stage import write_json
+from tokensieve.stage import write_manifest
 
 TEXT = [
     "The cat sat on the mat, and the dog sat by the cat.",
@@ -63,8 +65,21 @@ def make_store() -> Callable[..., TokenStore]:
         sources: Sequence[int] | None = None,
         weights: Sequence[float | None] = (None,),
         dtype: str = "<u2",
+        regions: Sequence[str] | None = None,
     ) -> TokenStore:
-        """A store by hand: shards of documents of token ids."""
+        """A store by hand: shards of documents of token ids; regions, if any, follow each other token by token."""
+        # Thousands of small stores need not survive a power cut.
+        with mock.patch("os.fsync"):
+            return write(folder, shards, sources, weights, dtype, regions)
+
+    def write(
+        folder: Path,
+        shards: Sequence[Sequence[Sequence[int]]],
+        sources: Sequence[int] | None,
+        weights: Sequence[float | None],
+        dtype: str,
+        regions: Sequence[str] | None,
+    ) -> TokenStore:
         folder.mkdir(parents=True, exist_ok=True)
         owner = list(sources or [0] * len(shards))
         described = []
@@ -73,13 +88,17 @@ def make_store() -> Callable[..., TokenStore]:
             np.array(tokens, dtype=dtype).tofile(folder / f"{i:05d}.ds")
             ends = np.cumsum([len(document) for document in documents])
             ends.astype("<u8").tofile(folder / f"{i:05d}.ds.index")
+            suffixes = [".ds", ".ds.index"]
+            if regions is not None:
+                (np.arange(len(tokens)) % len(regions)).astype("u1").tofile(folder / f"{i:05d}.region.u8")
+                suffixes.append(".region.u8")
             described.append(
                 {
                     "name": f"{i:05d}",
                     "source": owner[i],
                     "tokens": len(tokens),
                     "documents": len(documents),
-                    "digest": f"made {i}",
+                    "digest": seal_shard(folder, f"{i:05d}", suffixes),
                 }
             )
         totals = []
@@ -97,11 +116,11 @@ def make_store() -> Callable[..., TokenStore]:
             "eos_token_id": 0,
             "vocab_size": 60_000,
             "tokenizer": "hand-made",
-            "regions": None,
+            "regions": None if regions is None else list(regions),
             "sources": totals,
             "shards": described,
         }
-        write_json(folder / "corpus.json", {"inputs": {}, "finished": True, "outputs": outputs})
+        write_manifest(folder / "corpus.json", {"inputs": {}, "finished": True, "outputs": outputs})
         return TokenStore(folder)
 
     return make

@@ -128,8 +128,8 @@ def test_stages_add_up_by_hand(tmp_path: Path) -> None:
     seconds = found["slm"]["flops"] / (312e12 * 0.5)
     assert found["slm"]["device_hours"] == pytest.approx(seconds / 3600)
     assert found["slm"]["hours"] == pytest.approx(seconds / 3600 / 2)
-    # Scoring is one process.
-    assert found["score"]["hours"] == found["score"]["device_hours"]
+    # Scoring is a worker for each device.
+    assert found["score"]["hours"] == pytest.approx(found["score"]["device_hours"] / 2)
     assert result["total"]["flops"] == pytest.approx(sum(stage["flops"] for stage in result["stages"]))
 
 
@@ -333,3 +333,16 @@ def test_the_table_shows_every_stage_and_warning() -> None:
 def test_hardware_is_sane() -> None:
     for hardware in HARDWARE.values():
         assert hardware.teraflops > 0 and hardware.memory_gb > 0
+
+
+def test_an_online_reference_costs_a_forward_pass_of_each_batch_and_its_memory(tmp_path):
+    stored = plan(tiny_recipe(tmp_path), hardware="a100", devices=2)
+    online = plan(tiny_recipe(tmp_path, score={"online": True}), hardware="a100", devices=2)
+    before, after = ({stage["name"]: stage for stage in result["stages"]} for result in (stored, online))
+    assert "score" not in after and "reference" in after
+    per_token = before["score"]["flops_per_token"]
+    assert after["slm"]["flops_per_token"] == pytest.approx(before["slm"]["flops_per_token"] + per_token)
+    assert after["slm"]["flops"] == pytest.approx(after["slm"]["flops_per_token"] * after["slm"]["tokens"])
+    assert after["slm"]["memory_gb"] > before["slm"]["memory_gb"]
+    assert after["random"] == before["random"] and after["clm"] == before["clm"]
+    assert online["storage"]["score store"] == 0 and online["storage"]["reference model"] > 0

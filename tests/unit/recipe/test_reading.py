@@ -67,7 +67,7 @@ def test_minimal_recipe_gets_defaults(file: Path) -> None:
         ("seed=4294967296", "{file}: seed must be from 0 to 2**32 - 1, not 4294967296"),
         ("out=", "{file}: out is missing"),
         ("corpus=", "{file}: corpus is missing"),
-        ("corpus.sources=", "{file}: corpus: sources is missing"),
+        ("corpus.sources=", "{file}: corpus: sources is empty: name at least one"),
         ("context.document_mask=1", "{file}: context: document_mask: expected bool, found 1; write true or false"),
         ("score.entropy=yes", "{file}: score: entropy: expected bool, found 'yes'; write true or false"),
         ("train.trainer.use_cpu=no", "{file}: train: use_cpu is the text 'no'; write true or false"),

@@ -1,6 +1,6 @@
 """Scores: the loss of each token under the training context, bound to corpus, reference and context."""
 
-import json
+import re
 
 import numpy as np
 import pytest
@@ -9,10 +9,13 @@ import torch
 from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection, ScoreSection
-from tokensieve.reference.scoring import score_corpus, weights_digest
+from tokensieve.reference.digest import weights_digest
+from tokensieve.reference.scorer import Scorer
+from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import ScoreStore
 from tokensieve.selection import SelectionPolicy
 from tokensieve.selective import make_selective
+from tokensieve.stage import read_manifest, write_manifest
 
 CONTEXT = ContextSection(length=16)
 
@@ -38,12 +41,12 @@ def test_each_candidate_has_its_loss_and_everything_else_is_nan(scored, store, t
         candidates = (batch["labels"][0] != -100).numpy()
         seen[shard][position[candidates]] = True
         for stored, expected in ((losses, live), (entropies, live_entropy)):
-            values = stored[shard][position]
+            values = stored[shard][:][position]
             np.testing.assert_allclose(values[candidates], expected[0].numpy()[candidates], rtol=1e-3)
     for shard, mask in enumerate(seen):
         bits = np.asarray(losses[shard]).view(np.uint16)
         assert (bits[~mask] == 0x7E00).all()
-        assert np.isfinite(losses[shard][mask]).all() and (losses[shard][mask] >= 0).all()
+        assert np.isfinite(losses[shard][:][mask]).all() and (losses[shard][:][mask] >= 0).all()
 
 
 def test_training_windows_read_the_scores_bit_for_bit(scored, store):
@@ -56,17 +59,82 @@ def test_training_windows_read_the_scores_bit_for_bit(scored, store):
 
 def test_scoring_again_does_nothing_and_an_interrupted_one_keeps_finished_shards(scored, store, tiny_model, tmp_path):
     folder = tmp_path / "scores"
-    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.f16")}
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("0*")}
     section = ScoreSection(entropy=True, batch_size=3)
     score_corpus(section, CONTEXT, store, tiny_model(), folder)
-    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.f16")} == before
-    manifest = json.loads((folder / "scores.json").read_text())
-    (folder / "scores.json").write_text(json.dumps({**manifest, "finished": False}))
-    (folder / "00001.loss.f16").unlink()
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("0*")} == before
+    manifest = read_manifest(folder / "scores.json")
+    write_manifest(folder / "scores.json", {**manifest, "finished": False, "outputs": {}})
+    for path in folder.glob("00001.*"):
+        path.unlink()
     score_corpus(section, CONTEXT, store, tiny_model(), folder)
-    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.f16")}
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("0*")}
     assert after["00000.loss.f16"] == before["00000.loss.f16"]
-    assert after["00001.loss.f16"][0] == before["00001.loss.f16"][0]
+    assert {name: data for name, (data, _) in after.items()} == {name: data for name, (data, _) in before.items()}
+    again = read_manifest(folder / "scores.json")
+    assert again["seconds"] >= manifest["seconds"]
+    unequal = ("seconds", "checksum")
+    assert [{k: v for k, v in m.items() if k not in unequal} for m in (manifest, again)] == [
+        {k: v for k, v in manifest.items() if k not in unequal}
+    ] * 2
+
+
+def test_the_manifest_binds_the_scores_to_everything_they_depend_on(scored, store, tiny_model):
+    manifest = read_manifest(scored.folder / "scores.json")
+    making = manifest["inputs"].pop("making")
+    assert manifest["inputs"] == {
+        "corpus": {
+            "tokenizer": store.tokenizer,
+            "tokens": store.tokens,
+            "shards": [[shard.name, shard.tokens, shard.digest] for shard in store.shards],
+        },
+        "context": {"length": 16, "document_mask": True},
+        "reference": weights_digest(tiny_model()),
+        "dtype": "float32",
+        "columns": ["loss", "entropy"],
+    }
+    assert making["batch_size"] == 3 and making["software"]["torch"] == torch.__version__
+    assert manifest["outputs"]["gate"]["tokens"] > 100
+    candidates = Windows(store, 16).__getitems__(range(len(Windows(store, 16))))["labels"] != -100
+    assert manifest["outputs"]["scored_tokens"] == scored.scored_tokens == int(candidates.sum())
+
+
+def test_columns_that_are_asked_for_and_no_others(store, tiny_model, tmp_path):
+    section = ScoreSection(correct=True)
+    scores = score_corpus(section, CONTEXT, store, tiny_model(), tmp_path / "scores")
+    assert scores.columns == ("loss", "correct")
+    with pytest.raises(UserError, match=r"columns is \['loss', 'correct'\] there, \['loss'\] here"):
+        score_corpus(ScoreSection(), CONTEXT, store, tiny_model(), tmp_path / "scores")
+
+
+def test_a_store_that_does_not_pass_the_gate_is_not_finished(store, tiny_model, tmp_path, monkeypatch):
+    def shifted(self, store, i, advance):
+        values = score_shard(self, store, i, advance)
+        live = np.isfinite(values["loss"])
+        values["loss"][live] = np.roll(values["loss"][live], 1)
+        return values
+
+    score_shard = Scorer.score_shard
+    monkeypatch.setattr(Scorer, "score_shard", shifted)
+    with pytest.raises(UserError, match="do not agree with the reference"):
+        score_corpus(ScoreSection(), CONTEXT, store, tiny_model(), tmp_path / "scores")
+    with pytest.raises(UserError, match="not finished"):
+        ScoreStore(tmp_path / "scores", store)
+
+
+def test_the_reference_is_bound_by_weights_types_and_what_it_computes(tiny_model):
+    model = tiny_model()
+    digest = weights_digest(model)
+    assert re.fullmatch("[0-9a-f]{32}", digest)
+    model.config._name_or_path, model.config.use_cache = "elsewhere", False
+    assert weights_digest(model) == digest
+    model.config.rope_theta = 77.0
+    assert weights_digest(model) != digest
+    assert weights_digest(tiny_model().double()) != digest
+    changed = tiny_model()
+    with torch.no_grad():
+        changed.lm_head.weight.view(torch.int32)[3, 3] ^= 1
+    assert weights_digest(changed) != digest
 
 
 def test_scores_of_another_context_corpus_or_size_are_refused(scored, store, tmp_path):

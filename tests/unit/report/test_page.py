@@ -88,11 +88,14 @@ def test_every_subset_of_arms_renders(arms: tuple[str, ...]) -> None:
 
 def test_a_run_without_target_regions_and_passages_renders() -> None:
     report = changed(targets=[], regions=None, passages=[], tokens_to_clm=None)
-    report["reference"] = {"target_loss": None, "tokens": 0, "seconds": 0.0}
+    unknown = {"targets": {}, "pooled": None, "unknown": "the recipe names no target text"}
+    report["reference"] = {"target_loss": None, "tokens": 0, "seconds": 0.0, "gate": unknown}
     for arm in report["arms"].values():
         arm.update(target_loss=None, bits_per_byte=None, targets={}, target_curve=[], train_curve=[])
     text = check(render(report)).text
     assert "cannot say whether selection helps" in text
+    assert "not compared with the student before training: the recipe names no target text" in text
+    assert "Student ahead" not in text
     for absent in ("What was kept", "Token by token", "Loss on target text"):
         assert absent not in text
 
@@ -112,6 +115,45 @@ def test_warnings_stand_before_the_results() -> None:
     assert 0 < text.index("The reference is no better") < text.index("The models side by side")
 
 
+def gated(targets: dict[str, tuple[float, float]], pooled: tuple[float, float]) -> dict[str, Any]:
+    def numbers(pair: tuple[float, float]) -> dict[str, Any]:
+        losses = {"reference_loss": pair[0], "student_loss": pair[1]}
+        return {"tokens": 24_900, **losses, "negative_excess": 0.1732, "correlation": None}
+
+    found = {name: numbers(pair) for name, pair in targets.items()}
+    gate = {"targets": found, "pooled": numbers(pooled), "unknown": None}
+    return changed(reference={**SAMPLE["reference"], "gate": gate})
+
+
+def test_the_reference_gate_has_its_table() -> None:
+    text = check(render(SAMPLE)).text
+    part = text[text.index("The reference before training") : text.index("Loss on target text")]
+    for shown in (
+        "Better than the student.",
+        "3.308 nats a token better",
+        "5.102",
+        "8.410",
+        "17\u202f%",
+        "0.31",
+        "24.9k",
+    ):
+        assert shown in part
+    assert "All targets" not in part and "no better" not in part
+
+
+def test_the_gate_says_where_the_reference_is_no_better() -> None:
+    text = check(render(gated({"gsm8k": (1.0, 2.0), "math": (3.0, 2.5)}, (2.0, 2.25)))).text
+    assert "Better, but not everywhere. Before training, the reference predicted the target text 0.250 nats" in text
+    assert "but no better on math." in text and "All targets" in text and "3.000no better" in text
+    assert "1.000no better" not in text and "2.000no better" not in text
+    text = check(render(gated({"gsm8k": (2.0, 2.0)}, (2.0, 2.0)))).text
+    assert "No better than the student. Before training" in text and "2.000no better" in text
+
+
+def test_without_a_reference_there_is_no_gate() -> None:
+    assert "The reference before training" not in check(render(changed(reference=None))).text
+
+
 def test_text_from_anywhere_is_escaped() -> None:
     evil = '</style></script><script>alert(1)</script><img src=x onerror="alert(2)"> {{ 7*7 }} \x00\ud800'
     report = changed(title=evil, warnings=[evil], targets=[evil], scope=evil)
@@ -119,13 +161,15 @@ def test_text_from_anywhere_is_escaped() -> None:
     for arm in report["arms"].values():
         arm["targets"] = {evil: {"loss": 1.0, "bits_per_byte": 1.0}}
     report["regions"][0]["name"] = evil
+    worse = {**SAMPLE["reference"]["gate"]["pooled"], "student_loss": 1.0}
+    report["reference"]["gate"] = {"targets": {evil: worse}, "pooled": SAMPLE["reference"]["gate"]["pooled"]}
     report["passages"][0]["source"] = evil
     report["passages"][0]["tokens"][1]["text"] = evil
     checker = check(render(report))
     tags = [tag for tag, _ in checker.tags]
     assert tags.count("script") == 1 and "img" not in tags
     assert not any(name.startswith("on") for _, attrs in checker.tags for name in attrs)
-    assert checker.text.count("alert(1)") == checker.text.count("{{ 7*7 }}") == 9
+    assert checker.text.count("alert(1)") == checker.text.count("{{ 7*7 }}") == 11
 
 
 def test_the_page_names_no_address() -> None:

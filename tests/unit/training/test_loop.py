@@ -1,6 +1,7 @@
 """One training run: exact resume, honest numbers, the same order for all arms, errors with a place."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,13 +29,13 @@ def tokenizer():
 def make_run(store, tiny_model, tokenizer, tmp_path):
     reference = [np.linspace(0.1, 6, shard.tokens).astype("<f2") for shard in store.shards]
 
-    def make(name: str, policy: SelectionPolicy, **options) -> Run:
+    def make(name: str, policy: SelectionPolicy, online: bool = False, **options) -> Run:
         order = sample_order(store, LENGTH, STEPS * ROWS, seed=0)
         return Run(
             folder=tmp_path / name,
             model=tiny_model(),
             tokenizer=tokenizer,
-            windows=Windows(store, LENGTH, columns={"reference_loss": reference}, order=order),
+            windows=Windows(store, LENGTH, columns={} if online else {"reference_loss": reference}, order=order),
             steps=STEPS,
             tokens_per_step=ROWS * LENGTH,
             policy=policy,
@@ -43,6 +44,7 @@ def make_run(store, tiny_model, tokenizer, tmp_path):
             targets=Targets({"held-out": store}, LENGTH, True, 4),
             evaluations=3,
             seed=0,
+            reference=tiny_model(1) if online else None,
         )
 
     (tmp_path / "made").mkdir()
@@ -64,12 +66,16 @@ def interrupt_after(monkeypatch, step):
     monkeypatch.setattr(MetricsCallback, "on_step_end", stop)
 
 
-@pytest.mark.parametrize("policy", [SelectionPolicy(), SelectionPolicy("random", 0.5)], ids=lambda p: p.score)
-def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(make_run, monkeypatch, policy):
-    straight = make_run("straight", policy)
+@pytest.mark.parametrize(
+    "policy, online",
+    [(SelectionPolicy(), False), (SelectionPolicy("random", 0.5), False), (SelectionPolicy(), True)],
+    ids=["stored", "random", "online"],
+)
+def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(make_run, monkeypatch, policy, online):
+    straight = make_run("straight", policy, online)
     straight.folder.mkdir()
     numbers = train(straight)
-    stopped = make_run("stopped", policy)
+    stopped = make_run("stopped", policy, online)
     stopped.folder.mkdir()
     with monkeypatch.context() as patch:
         interrupt_after(patch, 8)
@@ -79,12 +85,46 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(make_run, monk
     torn = stopped.folder / "checkpoint-8"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")
-    resumed = train(make_run("stopped", policy))
+    resumed = train(make_run("stopped", policy, online))
     left, right = (load_file(run.folder / "model.safetensors") for run in (straight, stopped))
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert without_time(read_metrics(straight.folder)) == without_time(read_metrics(stopped.folder))
     assert {**numbers, "seconds": 0} == {**resumed, "seconds": 0}
+
+
+def test_a_reference_beside_the_student_stays_out_of_the_model_and_its_checkpoints(make_run):
+    run = make_run("online", SelectionPolicy(), online=True)
+    run.folder.mkdir()
+    before = {name: weight.clone() for name, weight in run.reference.state_dict().items()}
+    train(run)
+    assert all(torch.equal(weight, before[name]) for name, weight in run.reference.state_dict().items())
+    assert "forward" not in vars(run.reference)
+    saved = [load_file(path) for path in run.folder.rglob("model.safetensors")]
+    assert len(saved) == 3
+    assert all(weights.keys() == before.keys() for weights in saved)
+
+
+def test_a_reference_that_cannot_run_beside_the_student_is_one_line(make_run):
+    run = make_run("same", SelectionPolicy(), online=True)
+    run = replace(run, reference=run.model)
+    with pytest.raises(UserError, match="same: the reference cannot run beside the student: .* is trained"):
+        train(run)
+
+
+def test_a_reference_whose_loss_is_not_finite_is_one_line(make_run, monkeypatch):
+    run = make_run("reference", SelectionPolicy(), online=True)
+    run.folder.mkdir()
+    original = MetricsCallback.on_step_end
+
+    def poison(self, args, state, control, **kwargs):
+        original(self, args, state, control, **kwargs)
+        with torch.no_grad():
+            run.reference.model.norm.weight.fill_(float("nan"))
+
+    monkeypatch.setattr(MetricsCallback, "on_step_end", poison)
+    with pytest.raises(UserError, match="reference: reference_loss is NaN under .* the attached reference gives no"):
+        train(run)
 
 
 def test_metrics_keep_losses_apart_and_count_every_token(make_run):
