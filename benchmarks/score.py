@@ -269,9 +269,8 @@ def compare_variants(arguments: argparse.Namespace) -> None:
     where = (
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {os.cpu_count()} cores"
     )
-    print(
-        f"{where}, torch {torch.__version__}, {arguments.dtype}, windows of {arguments.length}, {arguments.rows} a batch"
-    )
+    print(f"{where}, torch {torch.__version__}, {arguments.dtype}")
+    print(f"windows of {arguments.length}, {arguments.rows} a batch, {arguments.tokens:,} tokens")
     for corpus in arguments.corpora:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
         for _ in range(arguments.rounds):

@@ -78,7 +78,7 @@ def verify(
         for problem in problems:
             _print(problem)
         if not problems:
-            _print(f"{store}: sound")
+            _print(f"{store}: sound{_rest_of(store, corpus)}")
             if sample:
                 _score_again(store, corpus, recipe, sample, seed)
         count += len(problems)
@@ -206,6 +206,16 @@ def _score_again(store: Path, corpus: Path | None, recipe: Path | None, sample: 
     )
 
 
+def _rest_of(store: Path, corpus: Path | None) -> str:
+    from tokensieve.reference.opening import open_store
+
+    opened = open_store(store, corpus)
+    rest, count = opened.elsewhere, len(opened.corpus.shards)
+    if not rest:
+        return ""
+    return f"; {len(rest):,} of {count:,} shards are not all here but in the run's `storage`: checked when they come"
+
+
 def _print_counts(found: Mapping[str, Any]) -> None:
     lengths = found["document_tokens"]
     _print(f"{found['kind'].removesuffix('s')} store {found['folder']}")
@@ -219,7 +229,10 @@ def _print_counts(found: Mapping[str, Any]) -> None:
     table.add_row("shards", f"{found['shards']:,}")
     if found["regions"]:
         table.add_row("regions", ", ".join(found["regions"]))
-    table.add_row("on disk", f"{found['disk_bytes']:,} bytes, {found['bytes_per_token']:.2f} a token")
+    rest = f"{found['shards_elsewhere']:,} of {found['shards']:,} shards are not all here but in the run's `storage`"
+    if not found["shards_elsewhere"]:
+        rest = f"{found['bytes_per_token']:.2f} a token"
+    table.add_row("on disk", f"{found['disk_bytes']:,} bytes; {rest}")
     table.add_row("tokenizer", found["tokenizer"])
     console.print(table)
     if found["kind"] == "tokens":

@@ -57,7 +57,7 @@ class Stage:
             self.finished = found["finished"]
             self.outputs = found["outputs"]
             self._earlier_seconds = found.get("seconds", 0.0)
-        elif is_main_process() and folder.exists() and any(folder.iterdir()):
+        elif is_main_process() and folder.exists() and not set(folder.iterdir()) <= set(self._left()):
             raise UserError(f"{folder}: holds files but no {manifest}; choose another `out` or remove the folder")
 
     @contextlib.contextmanager
@@ -73,6 +73,9 @@ class Stage:
         self._started = time.monotonic()
         try:
             self._write()
+            if is_main_process():
+                for path in self._left():
+                    path.unlink(missing_ok=True)
             yield
         except BaseException as error:
             if is_main_process():
@@ -90,6 +93,10 @@ class Stage:
         self.outputs = outputs
         self.finished = True
         self._write()
+
+    def _left(self) -> list[Path]:
+        """What a process that was killed while it wrote the manifest left."""
+        return list(self.folder.glob(f"{self.path.name}.*.tmp"))
 
     def _write(self) -> None:
         if is_main_process():

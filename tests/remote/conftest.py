@@ -111,12 +111,10 @@ def server() -> Iterator[Server]:
     running.kill()
 
 
-@pytest.fixture(autouse=True)
-def aws(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """The environment of an S3 user; call it with another endpoint."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    settings = {
+@pytest.fixture(scope="session")
+def aws_settings() -> dict[str, str]:
+    """The environment of an S3 user, but for the endpoint."""
+    return {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -126,7 +124,16 @@ def aws(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
         "AWS_MAX_ATTEMPTS": "1",
         "NO_PROXY": "127.0.0.1",
     }
-    for name, value in settings.items():
+
+
+@pytest.fixture(autouse=True)
+def aws(
+    server: Server, aws_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], None]]:
+    """The environment of an S3 user; call it with another endpoint."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in aws_settings.items():
         monkeypatch.setenv(name, value)
 
     def use(endpoint: str) -> None:

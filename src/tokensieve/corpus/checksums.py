@@ -207,6 +207,11 @@ class CheckedArray:
             "_data": None
         }
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the file is not here, and the mirror brings it when it is touched."""
+        return self._mirror is not None and not self.path.exists()
+
     def damaged_blocks(self) -> Iterator[int]:
         """Every block that differs from its checksum; each is read anew.
 
@@ -220,7 +225,8 @@ class CheckedArray:
                     yield block
 
     def _open(self) -> None:
-        if self._mirror is not None and not self.path.exists():
+        if self.is_elsewhere:
+            assert self._mirror is not None
             self._mirror.fetch_shard(self._name, (self._suffix,))
         files = read_sidecar(self._sidecar, self._digest)
         size = len(self) * self.dtype.itemsize

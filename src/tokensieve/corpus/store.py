@@ -154,6 +154,8 @@ class TokenStore:
     def verify(self, advance: Callable[[int], None] = lambda count: None) -> Iterator[str]:
         """Compare every byte with its checksum, and every id and index with what they may be.
 
+        What is not here but in the mirror is left out: it is checked when it comes. See `elsewhere`.
+
         Args:
             advance: called with the number of tokens just looked at.
 
@@ -163,6 +165,8 @@ class TokenStore:
         for i, shard in enumerate(self.shards):
             for suffix in self.suffixes:
                 array = self._array(i, suffix)
+                if array.is_elsewhere:
+                    continue
                 try:
                     damaged = [describe_damage(block) for block in array.damaged_blocks()]
                     yield from (f"{array.path}: {damage}" for damage in damaged)
@@ -179,6 +183,14 @@ class TokenStore:
             shard.name + suffix for shard in self.shards for suffix in (*self.suffixes, SIDECAR_SUFFIX)
         }
         yield from extra_files(self.folder, known)
+
+    def elsewhere(self) -> list[str]:
+        """Names of the shards of which something is not here but in the mirror."""
+        return [
+            shard.name
+            for i, shard in enumerate(self.shards)
+            if any(self._array(i, suffix).is_elsewhere for suffix in self.suffixes)
+        ]
 
     def windows_per_shard(self, length: int) -> np.ndarray:
         """Whole windows of `length` tokens in each shard, int64 [shards]."""

@@ -64,7 +64,7 @@ class StoreMirror:
             again = here is None or there["finished"]
             for shard in self.finished_shards():
                 if again or not self._sidecar(shard).exists():
-                    self._pull_sidecar(shard)
+                    self._take_theirs(shard)
                 if first:
                     self.fetch_shard(shard, first)
             if here is None or there["finished"]:
@@ -84,7 +84,7 @@ class StoreMirror:
             suffixes: of the files; None: all of them.
         """
         if not self._sidecar(shard).exists():
-            self._pull_sidecar(shard)
+            self._take_theirs(shard)
         files, digest = self._checksums(shard)
         for suffix, file in files.items():
             path = self.folder / (shard + suffix)
@@ -94,8 +94,12 @@ class StoreMirror:
                 name = self._there(f"{shard}.{digest}{suffix}")
                 self.mirror.pull(name, path, file.size, functools.partial(self._check_data, self.mirror.at(name), file))
 
-    def push_shard(self, shard: str) -> str:
+    def push_shard(self, shard: str, *, keep: bool = False) -> str:
         """Store a shard that is whole here. If another worker's is there already, it takes this one's place here.
+
+        Args:
+            shard: its name.
+            keep: the shard here must stay, because a finished manifest names it: another one there is an error.
 
         Returns:
             The digest of the shard that is in the mirror, and of the sidecar here. If that is another worker's,
@@ -114,10 +118,12 @@ class StoreMirror:
         theirs = self.mirror.read(self._there(shard + SIDECAR_SUFFIX)) or b""
         if theirs[-_DIGEST_BYTES:].hex() == digest:
             return digest
-        self._sidecar(shard).unlink()  # first: from now on the shard is not whole here
-        for suffix in files:
-            (self.folder / (shard + suffix)).unlink(missing_ok=True)
-        self._pull_sidecar(shard)
+        if keep:
+            raise UserError(
+                f"{self._url(shard + SIDECAR_SUFFIX)}: is of another shard than the one in {self.folder}; remove that "
+                f"folder to use what is there, or choose another `storage`"
+            )
+        self._take_theirs(shard)
         return self._checksums(shard)[1]
 
     def push_manifest(self) -> None:
@@ -129,26 +135,42 @@ class StoreMirror:
             UserError: also if it says something else than the finished one here.
         """
         here, there = read_manifest(self._manifest), self._manifest_there()
-        if there is not None:
-            self._refuse_another_recipe(here, there)
-            if there["finished"]:
-                if here["finished"] and here["outputs"].get("shards") != there["outputs"].get("shards"):
-                    raise UserError(
-                        f"{self._url(self._manifest.name)}: describes other shards than {self._manifest}; remove "
-                        f"{self.folder} to use the shards there, or choose another `storage`"
-                    )
+        if there is None:
+            if self.mirror.create(self._there(self._manifest.name), self._manifest.read_bytes()):
                 return
-        self.mirror.push(self._manifest, self._there(self._manifest.name))
+            there = self._manifest_there() or here  # another machine was first
+        self._refuse_another_recipe(here, there)
+        if there["finished"]:
+            if here["finished"] and here["outputs"].get("shards") != there["outputs"].get("shards"):
+                raise UserError(
+                    f"{self._url(self._manifest.name)}: describes other shards than {self._manifest}; remove "
+                    f"{self.folder} to use the shards there, or choose another `storage`"
+                )
+        elif here["finished"]:
+            self.mirror.push(self._manifest, self._there(self._manifest.name))
 
     def push_store(self) -> None:
-        """Store every shard that is whole here, then the manifest; what is there already is left as it is."""
-        there = self._manifest_there()
-        if there is not None:
-            self._refuse_another_recipe(read_manifest(self._manifest), there)
-        if there is None or not there["finished"]:
+        """Store every shard that is whole here, then the manifest; what is there already is left as it is.
+
+        Before the first shard an unfinished manifest binds the place to this recipe. While the store is unfinished
+        here, another worker's shard takes the place of this machine's, as in `push_shard`.
+        """
+        here = read_manifest(self._manifest)
+        there = self._manifest_there() or self._bind(here)
+        self._refuse_another_recipe(here, there)
+        if not there["finished"]:
             for path in sorted(self.folder.glob(f"*{SIDECAR_SUFFIX}")):
-                self.push_shard(path.name.removesuffix(SIDECAR_SUFFIX))
+                self.push_shard(path.name.removesuffix(SIDECAR_SUFFIX), keep=here["finished"])
         self.push_manifest()
+
+    def _bind(self, here: dict[str, Any]) -> dict[str, Any]:
+        """Store an unfinished manifest; returns the one that is there then: the first writer's."""
+        unfinished = {"inputs": here["inputs"], "finished": False, "outputs": {}}
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / self._manifest.name
+            write_manifest(copy, unfinished)
+            created = self.mirror.create(self._there(self._manifest.name), copy.read_bytes())
+        return unfinished if created else self._manifest_there() or unfinished
 
     def _write_manifest(self, manifest: dict[str, Any]) -> None:
         try:
@@ -174,13 +196,19 @@ class StoreMirror:
                 f"`storage` or `out`"
             )
 
-    def _pull_sidecar(self, shard: str) -> None:
-        name = self._there(shard + SIDECAR_SUFFIX)
-        self.mirror.pull(name, self._sidecar(shard), check=functools.partial(self._check_sidecar, name))
+    def _take_theirs(self, shard: str) -> None:
+        """Bring a shard's checksums; data files here that are not known to be theirs go."""
+        name, path = self._there(shard + SIDECAR_SUFFIX), self._sidecar(shard)
+        if not path.exists() or path.read_bytes() != self.mirror.read(name):
+            self.mirror.pull(name, path, check=functools.partial(self._make_room, shard))
 
-    def _check_sidecar(self, name: str, path: Path) -> None:
-        with self._said_of(path, name):
-            read_sidecar(path)
+    def _make_room(self, shard: str, sidecar: Path) -> None:
+        with self._said_of(sidecar, self._there(shard + SIDECAR_SUFFIX)):
+            read_sidecar(sidecar)
+        self._sidecar(shard).unlink(missing_ok=True)  # first: from now on the shard is not whole here
+        for file in self.folder.glob(f"{shard}.*"):
+            if file.is_file():
+                file.unlink(missing_ok=True)
 
     def _check_data(self, place: str, file: FileChecksums, path: Path) -> None:
         try:

@@ -5,9 +5,11 @@ are joined into shards in order. So neither the number of workers nor an interru
 """
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -214,8 +216,17 @@ _shared: _Shared
 def _begin_worker(counter: Any, stop: Any, threads: int) -> None:
     global _shared
     _shared = _Shared(counter, stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by the tokenizers library when it first encodes.
     os.environ["RAYON_NUM_THREADS"] = str(threads)
+
+
+def _end_with_parent() -> None:
+    """A killed run must not leave workers behind: they would write into the files of the next run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _run_in_worker(unit: Unit, job: Job) -> None:

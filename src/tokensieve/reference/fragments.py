@@ -15,6 +15,8 @@ import numpy as np
 
 from tokensieve.recipe import ContextSection
 
+_PADDING = 0.05
+"""Share of padding up to which a pass takes more rows."""
 _GROUP = 64
 """Batches whose fragments are sorted together: enough for like lengths, few enough to read near each other."""
 
@@ -82,10 +84,26 @@ def plan_groups(ends: np.ndarray, tokens: int, context: ContextSection, batch_si
         order = order[lengths[order] > 1]  # a single token has nothing before it
         passes = []
         while len(order):
-            rows = max(1, budget // int(lengths[order[0]]))
+            rows = _rows_of_like_length(lengths[order], budget)
             chosen, order = order[:rows], order[rows:]
             passes.append(Rows(starts[chosen].astype(np.int64), lengths[chosen].astype(np.int64)))
         yield Group(first, last, tuple(passes))
+
+
+def _rows_of_like_length(lengths: np.ndarray, budget: int) -> int:
+    """How many of the longest fragments make one pass: as fit into the budget, but not many tokens of padding.
+
+    Args:
+        lengths: of the fragments that are left, falling.
+        budget: tokens of a pass, padding counted.
+    """
+    longest = int(lengths[0])
+    most = min(max(1, budget // longest), len(lengths))
+    held = np.cumsum(lengths[:most])
+    dense = held >= (1 - _PADDING) * longest * np.arange(1, most + 1)
+    # A pass of less than a quarter of the budget would cost more than its padding.
+    least = min(most, max(1, budget // 4 // longest))
+    return max(least, int(np.flatnonzero(dense)[-1]) + 1)
 
 
 def scored_tokens(ends: np.ndarray, tokens: int, context: ContextSection) -> int:

@@ -42,7 +42,8 @@ def inspect_store(
 
     Returns:
         `kind`, `folder`, `tokens`, `documents`, `text_bytes`, `shards`, `token_bytes`, `vocab_size`, `tokenizer`,
-        `regions`, `document_tokens`, `sources`, `disk_bytes`, `bytes_per_token`; of scores also `scored`, `columns`,
+        `regions`, `document_tokens`, `sources`, `disk_bytes`, `bytes_per_token` (None if not all of it is here),
+        `shards_elsewhere` (of which something lies in the run's storage alone); of scores also `scored`, `columns`,
         `inputs` and `outputs` (the manifest's), `distribution` (column -> one for all sources, whose `source` is None,
         and one for each), `highest`, `lowest`.
 
@@ -64,8 +65,6 @@ def inspect_store(
         "document_tokens": _document_lengths(corpus),
         "sources": [vars(source) for source in corpus.sources],
     }
-    size = sum(path.stat().st_size for path in opened.folder.iterdir() if path.is_file())
-    found |= {"disk_bytes": size, "bytes_per_token": size / corpus.tokens}
     if opened.scores is not None:
         scores = opened.scores
         found |= {
@@ -82,7 +81,14 @@ def inspect_store(
             if keep:
                 for name, positions in (("highest", summary.highest), ("lowest", summary.lowest)):
                     found[name] = [_example(scores, position, tokenizer) for position in positions]
-    return found
+    # Last: what was read is here by now.
+    size = sum(path.stat().st_size for path in opened.folder.iterdir() if path.is_file())
+    rest = len(opened.elsewhere)
+    return found | {
+        "disk_bytes": size,
+        "bytes_per_token": None if rest else size / corpus.tokens,
+        "shards_elsewhere": rest,
+    }
 
 
 @dataclass(frozen=True)

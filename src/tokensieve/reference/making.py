@@ -77,7 +77,7 @@ def score_stage(
         return
     _refuse_another(path, found["inputs"].get("making"), making, f"go on with the same, or remove {folder}")
     if mirror is not None:
-        mirror.push_manifest()  # binds the store there to this recipe
+        mirror.push_store()  # binds the place to this recipe; brings what was finished here before a crash
     try:
         with workers.presence():
             yield workers
@@ -156,6 +156,8 @@ def finish_store(
     """
     folder, path = workers.folder, workers.folder / MANIFEST
     with workers.finishing():
+        if workers.mirror is not None:
+            workers.mirror.push_store()  # from now on every sidecar here is the one that is there
         shards = []
         for shard, count in zip(corpus.shards, scored, strict=True):
             sizes = {COLUMNS[column].suffix: COLUMNS[column].dtype.itemsize * shard.tokens for column in columns}

@@ -9,15 +9,19 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from tokensieve.corpus.run_stores import store_mirror
 from tokensieve.corpus.store import MANIFEST as CORPUS_MANIFEST
 from tokensieve.corpus.store import TokenStore
+from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.corpus.tokenizers import FOLDER as TOKENIZER
 from tokensieve.corpus.tokenizers import open_tokenizer, tokenizer_digest
 from tokensieve.errors import UserError
+from tokensieve.recipe import load_recipe
 from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
 from tokensieve.reference.store import ScoreStore
 
 CORPUS = "corpus"
+RECIPE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class OpenedStore:
     def folder(self) -> Path:
         """The store that was asked for."""
         return self.corpus.folder if self.scores is None else self.scores.folder
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """Names of the store's shards of which something is not here, but in the run's `storage`."""
+        return (self.scores or self.corpus).elsewhere()
 
 
 def is_score_store(folder: Path) -> bool:
@@ -60,12 +69,21 @@ def open_store(folder: Path, corpus: Path | None = None) -> OpenedStore:
         UserError: no store there, unfinished, damaged, or made for another corpus.
     """
     if not is_score_store(folder):
-        return OpenedStore(TokenStore(folder), None)
+        return OpenedStore(TokenStore(folder, _mirror_of(folder, CORPUS_MANIFEST)), None)
     place = corpus or folder.resolve().parent.parent / CORPUS
     if not (place / CORPUS_MANIFEST).exists():
         raise UserError(f"{place / CORPUS_MANIFEST}: not there; name the corpus of {folder} with --corpus")
-    tokens = TokenStore(place)
-    return OpenedStore(tokens, ScoreStore(folder, tokens))
+    tokens = TokenStore(place, _mirror_of(place, CORPUS_MANIFEST))
+    return OpenedStore(tokens, ScoreStore(folder, tokens, mirror=_mirror_of(folder, SCORES_MANIFEST)))
+
+
+def _mirror_of(folder: Path, manifest: str) -> StoreMirror | None:
+    """Where the rest of a store lies, if its run has a `storage`: then this machine may hold a part of it only."""
+    place = folder.resolve()
+    for run in place.parents[:3]:
+        if (run / RECIPE).exists():
+            return store_mirror(load_recipe(run / RECIPE), place.relative_to(run).as_posix(), manifest, place)
+    return None
 
 
 def tokenizer_of(corpus: TokenStore, given: str | None = None) -> PreTrainedTokenizerBase:

@@ -104,7 +104,6 @@ class Scorer:
             for rows in group.passes:
                 ids, inside = rows.read(part, group.first)
                 labels = np.where(inside, ids, IGNORE)
-                labels[:, 0] = IGNORE
                 yield rows, self._pinned(ids), self._pinned(labels)
 
     def _pinned(self, values: np.ndarray) -> Tensor:

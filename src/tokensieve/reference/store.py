@@ -118,6 +118,8 @@ class ScoreStore:
     def verify(self, advance: Callable[[int], None] = lambda count: None) -> Iterator[str]:
         """Compare every byte with its checksum, and every value with what it may be.
 
+        What is not here but in the mirror is left out: it is checked when it comes. See `elsewhere`.
+
         Args:
             advance: called with the number of tokens just looked at.
 
@@ -128,6 +130,8 @@ class ScoreStore:
             scored = {}
             for column in self.columns:
                 array = self._array(i, column)
+                if array.is_elsewhere:
+                    continue
                 try:
                     damaged = [describe_damage(block) for block in array.damaged_blocks()]
                     yield from (f"{array.path}: {damage}" for damage in damaged)
@@ -143,6 +147,14 @@ class ScoreStore:
         suffixes = (*(COLUMNS[column].suffix for column in self.columns), SIDECAR_SUFFIX)
         known = {MANIFEST} | {shard.name + suffix for shard in self.corpus.shards for suffix in suffixes}
         yield from extra_files(self.folder, known)
+
+    def elsewhere(self) -> list[str]:
+        """Names of the shards of which something is not here but in the mirror."""
+        return [
+            shard.name
+            for i, shard in enumerate(self.corpus.shards)
+            if any(self._array(i, column).is_elsewhere for column in self.columns)
+        ]
 
     def _read(self, path: Path) -> None:
         for key in ("corpus", "context"):

@@ -125,6 +125,7 @@ def test_wrong_scores_are_refused(
     with pytest.raises(UserError, match="the scores do not agree .* the store is not usable: remove it") as caught:
         check_sample(written(losses), store, CONTEXT, sharp(0), "float32", windows=EVERY)
     assert "\n" not in str(caught.value)
+    assert ("worst nan stored" in str(caught.value)) == (spoil is one_unscored)
 
 
 def test_the_worst_token_is_named_with_both_values(
