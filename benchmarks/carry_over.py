@@ -21,6 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from tokensieve import pipeline
+from tokensieve.carry_over.carry import FRONT
+from tokensieve.carry_over.foreign import carry_over
+from tokensieve.carry_over.foreign_tokens import batches
+from tokensieve.carry_over.token_pair import Pair, open_pair
 from tokensieve.corpus.store import TokenStore
 from tokensieve.recipe import (
     ContextSection,
@@ -33,11 +37,7 @@ from tokensieve.recipe import (
     TokenizerSection,
     TrainSection,
 )
-from tokensieve.reference.carry import FRONT
-from tokensieve.reference.foreign import carry_over
-from tokensieve.reference.foreign_tokens import batches
 from tokensieve.reference.store import ScoreStore
-from tokensieve.reference.token_pair import Pair, open_pair
 from tokensieve.training.reference import load_reference
 
 RATIO = 0.6

@@ -24,8 +24,8 @@ import torch
 import xxhash
 
 from tokensieve.corpus import TokenStore, Windows, sample_order
-from tokensieve.corpus.checksums import BLOCK, CheckedArray, FileChecksums, checksums_of, seal_shard, write_sidecar
 from tokensieve.stage import write_manifest
+from tokensieve.storage.checksums import BLOCK, CheckedArray, FileChecksums, checksums_of, seal_shard, write_sidecar
 
 GOAL = 20e6
 """Tokens a second on one core (B = 8, T = 2048), checked before."""

@@ -64,7 +64,7 @@ def verify(
     corpus: CorpusPath = None,
 ) -> None:
     """Check every byte of stores against its checksum, and scores against their reference."""
-    from tokensieve.reference.verifying import find_problems
+    from tokensieve.reuse.verifying import find_problems
 
     count = 0
     for store in stores:
@@ -94,8 +94,8 @@ def inspect(
     tokenizer: TokenizerName = None,
 ) -> None:
     """Say what a store holds: counts, reference, context, losses, the highest and lowest tokens."""
-    from tokensieve.reference.inspecting import inspect_store
-    from tokensieve.reference.opening import open_store, tokenizer_of
+    from tokensieve.reuse.inspecting import inspect_store
+    from tokensieve.reuse.opening import open_store, tokenizer_of
 
     opened = open_store(store, corpus)
     reader = tokenizer_of(opened.corpus, tokenizer) if opened.scores is not None and examples else None
@@ -130,8 +130,8 @@ def export(
     tokenizer: TokenizerName = None,
 ) -> None:
     """Write a store, or the best documents in it, to Parquet or JSON lines."""
-    from tokensieve.reference.exporting import Selection, export_store
-    from tokensieve.reference.opening import open_store
+    from tokensieve.reuse.exporting import Selection, export_store
+    from tokensieve.reuse.opening import open_store
 
     selection = None
     if keep is not None or rank:
@@ -169,7 +169,7 @@ def import_tokens(
     ] = False,
 ) -> None:
     """Make a corpus of tokens that are there already: .ds, Megatron, Parquet, a Hub dataset."""
-    from tokensieve.corpus.importing import added_eos, import_corpus
+    from tokensieve.reuse.importing import added_eos, import_corpus
 
     store = import_corpus(
         source,
@@ -189,8 +189,8 @@ def import_tokens(
 
 def _score_again(store: Path, corpus: Path | None, recipe: Path | None, sample: int, seed: int) -> None:
     from tokensieve.recipe import load_recipe
-    from tokensieve.reference.opening import open_store
-    from tokensieve.reference.verifying import score_again
+    from tokensieve.reuse.opening import open_store
+    from tokensieve.reuse.verifying import score_again
     from tokensieve.training.reference import load_reference
 
     opened = open_store(store, corpus)
@@ -207,7 +207,7 @@ def _score_again(store: Path, corpus: Path | None, recipe: Path | None, sample: 
 
 
 def _rest_of(store: Path, corpus: Path | None) -> str:
-    from tokensieve.reference.opening import open_store
+    from tokensieve.reuse.opening import open_store
 
     opened = open_store(store, corpus)
     rest, count = opened.elsewhere, len(opened.corpus.shards)
@@ -247,7 +247,7 @@ def _print_counts(found: Mapping[str, Any]) -> None:
 
 
 def _print_scores(found: Mapping[str, Any]) -> None:
-    from tokensieve.reference.inspecting import QUANTILES
+    from tokensieve.reuse.inspecting import QUANTILES
 
     table = Table.grid(padding=(0, 2))
     never = found["tokens"] - found["scored"]

@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from tokensieve.corpus.remote import is_below
+from tokensieve.carry_over.foreign import carry_over
+from tokensieve.carry_over.token_pair import open_pair
 from tokensieve.corpus.run_stores import bring_folder, make_tokens, open_tokens, share_folder, store_mirror
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.tokenizers import MANIFEST as TOKENIZER_MANIFEST
@@ -20,13 +21,12 @@ from tokensieve.corpus.tokenizers import load_tokenizer, tokenizer_digest
 from tokensieve.errors import UserError
 from tokensieve.evaluation.reference_gate import gate_lines, gate_warnings
 from tokensieve.recipe import Recipe, save_recipe
-from tokensieve.reference.foreign import carry_over
 from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
 from tokensieve.reference.store import ScoreStore
-from tokensieve.reference.token_pair import open_pair
 from tokensieve.results import finished_seconds, run_warnings, unmatched_control, write_results
 from tokensieve.stage import is_main_process
+from tokensieve.storage.remote import is_below
 from tokensieve.training.arms import needs_reference, needs_scores, open_reference, open_scores, train_arms
 from tokensieve.training.reference import REFERENCE_MANIFEST, train_reference
 from tokensieve.training.setup import check_recipe, on_device, run_tokenizer

@@ -4,10 +4,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tokensieve.corpus.checksums import CheckedArray
 from tokensieve.corpus.store import TokenStore
 from tokensieve.errors import UserError
 from tokensieve.reference.store import COLUMNS, ScoreStore
+from tokensieve.storage.checksums import CheckedArray
 
 from .world import CONTEXT, SECTION, make_corpus, make_reference, score_corpus
 

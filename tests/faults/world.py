@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tokensieve.corpus.checksums import seal_shard
 from tokensieve.corpus.store import TokenStore
 from tokensieve.recipe import ContextSection, ScoreSection
 from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import ScoreStore
 from tokensieve.stage import write_manifest
+from tokensieve.storage.checksums import seal_shard
 
 VOCABULARY = 61
 CONTEXT = ContextSection(length=16)

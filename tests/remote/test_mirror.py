@@ -12,9 +12,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from tokensieve.corpus import remote
-from tokensieve.corpus.mirror import Mirror
 from tokensieve.errors import UserError
+from tokensieve.storage import remote
+from tokensieve.storage.mirror import Mirror
 
 Files = Callable[[], list[str]]
 
@@ -68,7 +68,7 @@ def test_large_files_go_in_parts_and_small_memory(mirror: Mirror, s3: Any, bucke
     code = """
 import resource, sys
 from pathlib import Path
-from tokensieve.corpus.mirror import Mirror
+from tokensieve.storage.mirror import Mirror
 url, folder = sys.argv[1], Path(sys.argv[2])
 mirror = Mirror(url)
 mirror.exists("a")

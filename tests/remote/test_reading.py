@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from tokensieve.corpus import remote
 from tokensieve.corpus.sources import list_inputs, read_documents, read_input
 from tokensieve.errors import UserError
 from tokensieve.recipe import Source
+from tokensieve.storage import remote
 
 Put = Callable[[str, bytes], str]
 

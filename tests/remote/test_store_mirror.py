@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokensieve.corpus.checksums import CheckedArray, seal_shard
-from tokensieve.corpus.mirror import Mirror
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.errors import UserError
 from tokensieve.stage import read_manifest, write_manifest
+from tokensieve.storage.checksums import CheckedArray, seal_shard
+from tokensieve.storage.mirror import Mirror
+from tokensieve.storage.store_mirror import StoreMirror
 
 SUFFIXES = (".ds", ".ds.index")
 SHARDS = ("00000", "00001", "00002")

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokensieve.corpus import remote
 from tokensieve.errors import UserError
 from tokensieve.recipe import Source
+from tokensieve.storage import remote
 
 COMPRESSIONS = (".gz", ".zst")
 FORMATS = {

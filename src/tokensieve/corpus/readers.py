@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from tokensieve.corpus import remote
 from tokensieve.corpus.listing import COMPRESSIONS, Input
 from tokensieve.errors import UserError
 from tokensieve.recipe.reading import suggest
+from tokensieve.storage import remote
 
 Advance = Callable[[int], None]
 """Called with the number of input bytes that were just read."""

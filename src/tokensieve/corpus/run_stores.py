@@ -14,13 +14,13 @@ from typing import Any
 
 import xxhash
 
-from tokensieve.corpus.mirror import Mirror
 from tokensieve.corpus.store import INDEX_SUFFIX, MANIFEST, TokenStore
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.corpus.tokenizing import tokenize_sources
 from tokensieve.errors import UserError
 from tokensieve.recipe import Recipe, Source
 from tokensieve.stage import first_difference, is_main_process, read_manifest, write_manifest
+from tokensieve.storage.mirror import Mirror
+from tokensieve.storage.store_mirror import StoreMirror
 
 _LISTING = "files.json"
 """Behind the URL, beside a stored folder's files: what they are."""

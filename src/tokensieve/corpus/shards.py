@@ -13,10 +13,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tokensieve.corpus.checksums import seal_shard
 from tokensieve.corpus.encoding import MAX_REGIONS, too_many_regions
 from tokensieve.corpus.store import INDEX_SUFFIX, OTHER_REGION, REGIONS_SUFFIX, TOKENS_SUFFIX
 from tokensieve.corpus.units import Unit, UnitResult
+from tokensieve.storage.checksums import seal_shard
 
 _COPY_BYTES = 1 << 24
 

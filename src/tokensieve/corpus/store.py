@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tokensieve.corpus.checksums import SIDECAR_SUFFIX, CheckedArray, describe_damage
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.errors import UserError
 from tokensieve.stage import read_manifest
+from tokensieve.storage.checksums import SIDECAR_SUFFIX, CheckedArray, describe_damage
+from tokensieve.storage.store_mirror import StoreMirror
 
 MANIFEST = "corpus.json"
 TOKENS_SUFFIX = ".ds"

@@ -31,12 +31,12 @@ from rich.progress import (
 from tokensieve.corpus.encoding import token_dtype
 from tokensieve.corpus.shards import write_shards
 from tokensieve.corpus.store import MANIFEST, TokenStore
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.corpus.tokenizers import describe_sources, open_tokenizer, tokenizer_digest, vocabulary_size
 from tokensieve.corpus.units import Job, Unit, UnitResult, plan_units, read_result, run_unit
 from tokensieve.errors import UserError
 from tokensieve.recipe import Source
 from tokensieve.stage import Stage
+from tokensieve.storage.store_mirror import StoreMirror
 
 UNITS = "units"
 """Subfolder with the units' files until the store is finished."""

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokensieve.corpus.checksums import CheckedArray
 from tokensieve.corpus.order import sample_order
 from tokensieve.corpus.store import TokenStore
 from tokensieve.errors import UserError
+from tokensieve.storage.checksums import CheckedArray
 
 __all__ = ["IGNORED", "Windows", "identity", "sample_order"]
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tokensieve.corpus.checksums import CheckedArray
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.windows import IGNORED, Windows
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection
 from tokensieve.selection import SelectionPolicy
 from tokensieve.selective import make_selective
+from tokensieve.storage.checksums import CheckedArray
 
 SAMPLE_WINDOWS = 16
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokensieve.corpus.checksums import SIDECAR_SUFFIX, CheckedArray, read_sidecar, sidecar_digest
 from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.errors import UserError
 from tokensieve.reference.progress import ScoringProgress
 from tokensieve.reference.store import COLUMNS, MANIFEST
 from tokensieve.reference.workers import Workers, discard_leftovers, is_committed, link
 from tokensieve.stage import first_difference, read_manifest, write_manifest
+from tokensieve.storage.checksums import SIDECAR_SUFFIX, CheckedArray, read_sidecar, sidecar_digest
+from tokensieve.storage.store_mirror import StoreMirror
 
 _WAIT = 0.5
 """Seconds between two looks at what the other workers have done."""

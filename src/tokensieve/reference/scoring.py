@@ -15,7 +15,6 @@ import transformers
 from transformers import PreTrainedModel
 
 from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.recipe import ContextSection, ScoreSection
 from tokensieve.reference.digest import weights_digest
 from tokensieve.reference.fragments import scored_tokens
@@ -25,6 +24,7 @@ from tokensieve.reference.progress import ScoringProgress
 from tokensieve.reference.scorer import Scorer
 from tokensieve.reference.store import COLUMNS, ScoreStore, corpus_identity, describe_context
 from tokensieve.reference.workers import commit_shard
+from tokensieve.storage.store_mirror import StoreMirror
 
 
 def score_corpus(

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from tokensieve.corpus.checksums import SIDECAR_SUFFIX, CheckedArray, describe_damage
 from tokensieve.corpus.store import TokenStore, extra_files
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection
 from tokensieve.stage import first_difference, read_manifest
+from tokensieve.storage.checksums import SIDECAR_SUFFIX, CheckedArray, describe_damage
+from tokensieve.storage.store_mirror import StoreMirror
 
 MANIFEST = "scores.json"
 

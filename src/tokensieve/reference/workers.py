@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tokensieve.corpus.checksums import SIDECAR_SUFFIX, seal_shard
-from tokensieve.corpus.store_mirror import StoreMirror
+from tokensieve.storage.checksums import SIDECAR_SUFFIX, seal_shard
+from tokensieve.storage.store_mirror import StoreMirror
 
 WORKERS = ".workers"
 """Folder of the locks in a store that is being written."""

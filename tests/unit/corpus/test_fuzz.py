@@ -20,12 +20,12 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokensieve.corpus.checksums import BLOCK, read_sidecar, seal_shard
 from tokensieve.corpus.order import sample_order
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
 from tokensieve.stage import read_manifest, write_manifest
+from tokensieve.storage.checksums import BLOCK, read_sidecar, seal_shard
 
 SHARDS = [[[5, 6, 0], [7, 0]], [[8, 0], [9, 10, 0]]]
 FREE = 300_000

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import xxhash
 
-from tokensieve.corpus.checksums import BLOCK, CheckedArray, FileChecksums, write_sidecar
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
 from tokensieve.stage import write_manifest
+from tokensieve.storage.checksums import BLOCK, CheckedArray, FileChecksums, write_sidecar
 
 TOKENS = 10_000_000_000
 SHARD_TOKENS = 2**28

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from tokensieve.corpus.checksums import CheckedArray, seal_shard
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.windows import IGNORED, Windows, identity
 from tokensieve.errors import UserError
+from tokensieve.storage.checksums import CheckedArray, seal_shard
 
 documents = st.lists(st.integers(1, 60_000), max_size=12).map(lambda tokens: [*tokens, 0])
 shards = st.lists(st.lists(documents, min_size=1, max_size=8), min_size=1, max_size=4)

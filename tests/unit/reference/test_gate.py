@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tokensieve.corpus.checksums import CheckedArray, seal_shard
 from tokensieve.corpus.store import TokenStore
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection
 from tokensieve.reference.gate import check_sample
 from tokensieve.reference.scorer import Scorer
+from tokensieve.storage.checksums import CheckedArray, seal_shard
 
 CONTEXT = ContextSection(length=16)
 EVERY = 1_000

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokensieve.corpus.checksums import sidecar_digest
 from tokensieve.corpus.store import TokenStore
 from tokensieve.errors import UserError
 from tokensieve.reference import making as module
@@ -19,6 +18,7 @@ from tokensieve.reference.progress import ScoringProgress
 from tokensieve.reference.store import MANIFEST, unscored
 from tokensieve.reference.workers import Workers, commit_shard, is_committed
 from tokensieve.stage import read_manifest, write_manifest
+from tokensieve.storage.checksums import sidecar_digest
 
 BINDING = {"reference": "a", "context": {"length": 16}, "shards": [["00000", 5]]}
 MAKING = {"batch_size": 3, "software": {"torch": "2.13"}}

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
-from tokensieve.corpus.checksums import seal_shard
 from tokensieve.corpus.store import TokenStore
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection, ScoreSection
 from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import COLUMNS, MANIFEST, ScoreStore, unscored
 from tokensieve.stage import read_manifest, write_manifest
+from tokensieve.storage.checksums import seal_shard
 
 CONTEXT = ContextSection(length=16)
 
@@ -107,7 +107,7 @@ def test_another_context_is_refused_with_both(scores: ScoreStore) -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda corpus: corpus.update(tokenizer="another"), "tokenizer is 'another' there, 'digest' here"),
+        (lambda corpus: corpus.update(tokenizer="another"), "tokenizer is 'another' there, 'hand-made' here"),
         (lambda corpus: corpus.update(tokens=7), r"tokens is 7 there, \d+ here"),
         (lambda corpus: corpus["shards"][1].__setitem__(2, "0" * 32), "shards.1.2 is '0{32}' there"),
         (lambda corpus: corpus["shards"][0].__setitem__(1, 9), "shards.0.1 is 9 there"),

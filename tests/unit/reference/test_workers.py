@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokensieve.corpus.checksums import CheckedArray, read_sidecar, sidecar_digest
 from tokensieve.reference import workers as module
 from tokensieve.reference.workers import Claim, Workers, commit_shard, discard_leftovers, is_committed
+from tokensieve.storage.checksums import CheckedArray, read_sidecar, sidecar_digest
 
 FIRST = {".loss.f16": np.arange(9, dtype="<f2"), ".correct.u8": np.ones(9, np.uint8)}
 SECOND = {".loss.f16": np.arange(9, dtype="<f2") + 1, ".correct.u8": np.zeros(9, np.uint8)}

@@ -197,7 +197,7 @@ def test_a_nan_loss_stops_with_the_step_and_the_documents(make_run, monkeypatch)
                 run.model.lm_head.weight.fill_(float("nan"))
 
     monkeypatch.setattr(MetricsCallback, "on_step_end", poison)
-    with pytest.raises(UserError, match=r"NaN or infinite in step 4 of 12, at made shard 0000\d document \d+"):
+    with pytest.raises(UserError, match=r"NaN or infinite in step 4 of 12, at s0 shard 0000\d document \d+"):
         train(run)
 
 

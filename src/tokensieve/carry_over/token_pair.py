@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from tokensieve.carry_over.carry import FRONT, Line, carry, tile
 from tokensieve.corpus.encoding import token_dtype
 from tokensieve.corpus.tokenizers import open_tokenizer, tokenizer_digest, vocabulary_size
 from tokensieve.errors import UserError
-from tokensieve.reference.carry import FRONT, Line, carry, tile
 
 
 class Pair:

@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from tokensieve.corpus.checksums import CheckedArray
+from tokensieve.carry_over.carry import FRONT
+from tokensieve.carry_over.foreign_tokens import batches, foreign_store
+from tokensieve.carry_over.token_pair import Pair
 from tokensieve.corpus.store import MANIFEST, TokenStore
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection, ScoreSection
-from tokensieve.reference.carry import FRONT
 from tokensieve.reference.digest import weights_digest
-from tokensieve.reference.foreign_tokens import batches, foreign_store
 from tokensieve.reference.making import finish_store, score_stage, unfinished_column, work_through
 from tokensieve.reference.progress import ScoringProgress
 from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import COLUMNS, ScoreStore, corpus_identity, describe_context, unscored
-from tokensieve.reference.token_pair import Pair
 from tokensieve.reference.workers import commit_shard
 from tokensieve.stage import read_manifest
+from tokensieve.storage.checksums import CheckedArray
+from tokensieve.storage.store_mirror import StoreMirror
 
 FOLDER = "foreign"
 """Subfolder of the score store with the corpus and the scores in the reference's tokens; not read once finished."""

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from tokensieve.errors import UserError
-from tokensieve.reference.opening import OpenedStore
 from tokensieve.reference.store import COLUMNS
+from tokensieve.reuse.opening import OpenedStore
 
 PIECE = 1 << 21
 """Tokens that are held together; a larger document is held alone."""

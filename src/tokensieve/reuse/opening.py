@@ -12,13 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from tokensieve.corpus.run_stores import store_mirror
 from tokensieve.corpus.store import MANIFEST as CORPUS_MANIFEST
 from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.store_mirror import StoreMirror
 from tokensieve.corpus.tokenizers import FOLDER as TOKENIZER
 from tokensieve.corpus.tokenizers import open_tokenizer, tokenizer_digest
 from tokensieve.errors import UserError
 from tokensieve.recipe import load_recipe
 from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
 from tokensieve.reference.store import ScoreStore
+from tokensieve.storage.store_mirror import StoreMirror
 
 CORPUS = "corpus"
 RECIPE = "recipe.yaml"

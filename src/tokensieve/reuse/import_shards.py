@@ -13,12 +13,12 @@ from typing import BinaryIO
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from tokensieve.corpus.checksums import seal_shard
 from tokensieve.corpus.encoding import token_dtype
 from tokensieve.corpus.store import INDEX_SUFFIX, TOKENS_SUFFIX
-from tokensieve.corpus.token_rows import TokenRun
 from tokensieve.corpus.tokenizers import vocabulary_size
 from tokensieve.errors import UserError
+from tokensieve.reuse.token_rows import TokenRun
+from tokensieve.storage.checksums import seal_shard
 
 PIECE = 1 << 22
 """Tokens that are held together; a longer document is copied in pieces."""

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokensieve.errors import UserError
-from tokensieve.reference import exporting, spans
-from tokensieve.reference.exporting import Selection, export_store
-from tokensieve.reference.opening import open_store
-from tokensieve.reference.spans import Piece, aggregate
 from tokensieve.reference.store import COLUMNS
+from tokensieve.reuse import exporting, spans
+from tokensieve.reuse.exporting import Selection, export_store
+from tokensieve.reuse.opening import open_store
+from tokensieve.reuse.spans import Piece, aggregate
 
 STATISTICS = {"mean": np.mean, "median": np.median, "sum": np.sum}
 

@@ -14,9 +14,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tokensieve.corpus.store import TokenStore
-from tokensieve.reference.opening import OpenedStore
-from tokensieve.reference.spans import is_scored
 from tokensieve.reference.store import COLUMNS, ScoreStore
+from tokensieve.reuse.opening import OpenedStore
+from tokensieve.reuse.spans import is_scored
 
 PIECE = 1 << 22
 """Tokens that are held together."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tokensieve.errors import UserError
-from tokensieve.reference import inspecting
-from tokensieve.reference.inspecting import QUANTILES, inspect_store
-from tokensieve.reference.opening import open_store, tokenizer_of
+from tokensieve.reuse import inspecting
+from tokensieve.reuse.inspecting import QUANTILES, inspect_store
+from tokensieve.reuse.opening import open_store, tokenizer_of
 
 
 @pytest.mark.parametrize("piece", [inspecting.PIECE, 37])

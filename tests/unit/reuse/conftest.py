@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokensieve.corpus.checksums import seal_shard
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.tokenizers import open_tokenizer, train_bpe
 from tokensieve.corpus.tokenizing import tokenize_sources
 from tokensieve.recipe import Source
 from tokensieve.reference.store import COLUMNS, ScoreStore, corpus_identity
 from tokensieve.stage import write_manifest
+from tokensieve.storage.checksums import seal_shard
 
 LENGTH = 16
 

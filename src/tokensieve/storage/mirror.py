@@ -16,9 +16,9 @@ from fsspec.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from tokensieve.corpus import remote
 from tokensieve.errors import UserError
 from tokensieve.stage import is_main_process
+from tokensieve.storage import remote
 
 _SHOWN_BYTES = 1 << 25
 """Larger files show a progress bar."""
@@ -73,14 +73,17 @@ class Mirror:
         return sorted(entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
 
     def read(self, name: str) -> bytes | None:
-        """A small file; None if there is none."""
+        """A small file; None if there is none. One request: of a file that is replaced meanwhile the old or the new."""
         size = self.size(name)
         if size is None:
             return None
         if size > _MOST_READ:
             raise UserError(f"{self.at(name)}: has {size} bytes, which is no manifest and no checksum file")
-        with remote.RemoteReader(self.at(name), size) as source:
-            return source.read(size)
+        with self._at(name) as (fs, path):
+            try:
+                return bytes(fs.cat_file(path))
+            except FileNotFoundError:
+                return None
 
     def pull(
         self, name: str, path: Path, size: int | None = None, check: Callable[[Path], None] = lambda path: None

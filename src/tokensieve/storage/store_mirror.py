@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tokensieve.corpus.checksums import SIDECAR_SUFFIX, FileChecksums, checksums_of, describe_damage, read_sidecar
-from tokensieve.corpus.mirror import Mirror, cannot_write
 from tokensieve.errors import UserError
 from tokensieve.stage import read_manifest, write_manifest
+from tokensieve.storage.checksums import SIDECAR_SUFFIX, FileChecksums, checksums_of, describe_damage, read_sidecar
+from tokensieve.storage.mirror import Mirror, cannot_write
 
 _DIGEST_BYTES = 16
 """A sidecar ends with its digest."""
@@ -199,12 +199,15 @@ class StoreMirror:
     def _take_theirs(self, shard: str) -> None:
         """Bring a shard's checksums; data files here that are not known to be theirs go."""
         name, path = self._there(shard + SIDECAR_SUFFIX), self._sidecar(shard)
-        if not path.exists() or path.read_bytes() != self.mirror.read(name):
+        here = _bytes(path)
+        if here is None or here != self.mirror.read(name):
             self.mirror.pull(name, path, check=functools.partial(self._make_room, shard))
 
     def _make_room(self, shard: str, sidecar: Path) -> None:
         with self._said_of(sidecar, self._there(shard + SIDECAR_SUFFIX)):
             read_sidecar(sidecar)
+        if _bytes(self._sidecar(shard)) == sidecar.read_bytes():
+            return  # another process of this machine was first
         self._sidecar(shard).unlink(missing_ok=True)  # first: from now on the shard is not whole here
         for file in self.folder.glob(f"{shard}.*"):
             if file.is_file():
@@ -242,3 +245,10 @@ class StoreMirror:
 
     def _url(self, name: str) -> str:
         return self.mirror.at(self._there(name))
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

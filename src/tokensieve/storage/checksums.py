@@ -20,7 +20,7 @@ import xxhash
 from tokensieve.errors import UserError
 
 if TYPE_CHECKING:
-    from tokensieve.corpus.store_mirror import StoreMirror
+    from tokensieve.storage.store_mirror import StoreMirror
 
 BLOCK = 16_384
 """Bytes that share one checksum."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from tokensieve.reference.carry import Line, carry, tile
+from tokensieve.carry_over.carry import Line, carry, tile
 
 TEXTS = [
     "The naïve café, über alles.\n\tTabs  and   spaces \n\n",

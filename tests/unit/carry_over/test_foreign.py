@@ -8,18 +8,18 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tokensieve.carry_over import foreign as foreign_part
+from tokensieve.carry_over import foreign_tokens
+from tokensieve.carry_over.foreign import carry_over, carry_shard
+from tokensieve.carry_over.foreign_tokens import foreign_store
+from tokensieve.carry_over.token_pair import Pair, open_pair
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.tokenizers import open_tokenizer, train_bpe
 from tokensieve.corpus.tokenizing import tokenize_sources
 from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection, ScoreSection, Source
-from tokensieve.reference import foreign as foreign_part
-from tokensieve.reference import foreign_tokens
-from tokensieve.reference.foreign import carry_over, carry_shard
-from tokensieve.reference.foreign_tokens import foreign_store
 from tokensieve.reference.store import ScoreStore
-from tokensieve.reference.token_pair import Pair, open_pair
 
 TEXTS = [
     "The cat sat on the mat, and the dog sat by the cat.\n",
@@ -159,8 +159,8 @@ def test_a_document_whose_text_gives_other_ids_is_left_out_and_counted(folders, 
 
 def rewritten(corpus, tokens):
     """The store with other tokens, sound again."""
-    from tokensieve.corpus.checksums import seal_shard
     from tokensieve.stage import read_manifest, write_manifest
+    from tokensieve.storage.checksums import seal_shard
 
     tokens.tofile(corpus.folder / "00000.ds")
     manifest = read_manifest(corpus.folder / "corpus.json")

@@ -136,6 +136,8 @@ class RemoteReader(io.RawIOBase):
             if size is not None and self.size != size:
                 raise UserError(f"{url}: has {self.size} bytes, not {size}; it changed or is cut short: write it again")
             self._file = fs.open(path, "rb", cache_type="none")
+            if getattr(self._file, "size", self.size) not in (self.size, None):
+                raise UserError(f"{url}: was replaced while it was opened; run again")
         self._at = 0
 
     def readable(self) -> bool:

@@ -16,13 +16,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from tokensieve.corpus.checksums import seal_shard
+from tokensieve.carry_over.token_pair import Pair
 from tokensieve.corpus.store import INDEX_SUFFIX, MANIFEST, TOKENS_SUFFIX, TokenStore
 from tokensieve.errors import UserError
 from tokensieve.reference.store import corpus_identity
-from tokensieve.reference.token_pair import Pair
 from tokensieve.reference.workers import Workers
 from tokensieve.stage import Stage, read_json, write_json
+from tokensieve.storage.checksums import seal_shard
 
 MOST_LOST = 0.05
 """A larger share of the corpus's tokens in documents that cannot be carried is refused."""

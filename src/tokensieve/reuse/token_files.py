@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from tokensieve.corpus.listing import COMPRESSIONS
-from tokensieve.corpus.megatron import BIN_SUFFIX, IDX_SUFFIX, read_index
 from tokensieve.corpus.store import INDEX_SUFFIX, TOKENS_SUFFIX
-from tokensieve.corpus.token_rows import TokenRun, read_dataset, read_row_file
 from tokensieve.errors import UserError
+from tokensieve.reuse.megatron import BIN_SUFFIX, IDX_SUFFIX, read_index
+from tokensieve.reuse.token_rows import TokenRun, read_dataset, read_row_file
 
 _METADATA_SUFFIX = TOKENS_SUFFIX + ".metadata"
 _METADATA_BYTES = 4096

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tokensieve.corpus.encoding import token_dtype
-from tokensieve.corpus.import_shards import ImportedShards
 from tokensieve.corpus.store import MANIFEST, TokenStore
-from tokensieve.corpus.token_files import TokenSource, find_tokens, read_tokens
 from tokensieve.corpus.tokenizers import FOLDER, load_tokenizer, open_tokenizer, tokenizer_digest, vocabulary_size
 from tokensieve.errors import UserError
 from tokensieve.recipe import ModelSection, Source, TokenizerSection
+from tokensieve.reuse.import_shards import ImportedShards
+from tokensieve.reuse.token_files import TokenSource, find_tokens, read_tokens
 from tokensieve.stage import Stage, read_manifest
 
 CORPUS = "corpus"

@@ -21,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import PreTrainedTokenizerBase
 
 from tokensieve.errors import UserError
-from tokensieve.reference.opening import OpenedStore, tokenizer_of
-from tokensieve.reference.spans import PIECE, Piece, Rows, Spans, aggregate, is_scored, rank, scored_tokens
+from tokensieve.reuse.opening import OpenedStore, tokenizer_of
+from tokensieve.reuse.spans import PIECE, Piece, Rows, Spans, aggregate, is_scored, rank, scored_tokens
 
 _GROUP_ROWS = 1 << 16
 SUFFIXES = (".parquet", ".jsonl")

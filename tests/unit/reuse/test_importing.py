@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokensieve.corpus import import_shards
-from tokensieve.corpus.importing import added_eos, import_corpus
 from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.token_files import find_tokens, read_tokens
 from tokensieve.corpus.tokenizers import open_tokenizer, tokenizer_digest
 from tokensieve.errors import UserError
+from tokensieve.reuse import import_shards
+from tokensieve.reuse.importing import added_eos, import_corpus
+from tokensieve.reuse.token_files import find_tokens, read_tokens
 
 TEXTS = ["The cat sat on the mat.", "naïve café 日本語 🙂", "x", "the dog " * 40, "  two  spaces\n\n"]
 Documents = Sequence[Sequence[int]]

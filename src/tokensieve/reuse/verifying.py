@@ -10,15 +10,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from tokensieve.corpus.checksums import SIDECAR_SUFFIX, checksums_of, describe_damage, read_sidecar
 from tokensieve.corpus.store import MANIFEST as CORPUS_MANIFEST
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection
 from tokensieve.reference.digest import weights_digest
 from tokensieve.reference.gate import TOLERANCE, check_sample
-from tokensieve.reference.opening import OpenedStore, is_score_store, open_store
 from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
+from tokensieve.reuse.opening import OpenedStore, is_score_store, open_store
 from tokensieve.stage import read_manifest
+from tokensieve.storage.checksums import SIDECAR_SUFFIX, checksums_of, describe_damage, read_sidecar
 
 
 def find_problems(

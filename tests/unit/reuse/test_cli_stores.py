@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 from tokensieve import cli_stores
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection, ScoreSection
-from tokensieve.reference import verifying
-from tokensieve.reference.opening import open_store
 from tokensieve.reference.scoring import score_corpus
+from tokensieve.reuse import verifying
+from tokensieve.reuse.opening import open_store
 
 app = typer.Typer()
 app.command()(cli_stores.verify)

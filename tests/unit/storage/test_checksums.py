@@ -15,7 +15,11 @@ import torch
 import xxhash
 from torch.utils.data import DataLoader
 
-from tokensieve.corpus.checksums import (
+from tokensieve.corpus.store import TokenStore
+from tokensieve.corpus.windows import Windows, identity
+from tokensieve.errors import UserError
+from tokensieve.stage import read_manifest, write_manifest
+from tokensieve.storage.checksums import (
     BLOCK,
     CheckedArray,
     FileChecksums,
@@ -24,10 +28,6 @@ from tokensieve.corpus.checksums import (
     seal_shard,
     write_sidecar,
 )
-from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.windows import Windows, identity
-from tokensieve.errors import UserError
-from tokensieve.stage import read_manifest, write_manifest
 
 Make = Callable[..., TokenStore]
 SMALL = [[[5, 6, 0], [7, 0]], [[8, 0], [9, 10, 0]]]
