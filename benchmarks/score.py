@@ -182,22 +182,37 @@ def work(arguments: argparse.Namespace, out: Path, number: int, of: int, ready: 
     import torch
 
     from tokensieve.corpus.store import TokenStore
-    from tokensieve.recipe import ContextSection, ScoreSection
-    from tokensieve.reference.scoring import score_corpus
+    from tokensieve.recipe import ContextSection
+    from tokensieve.reference.making import score_stage, work_through
+    from tokensieve.reference.progress import ScoringProgress
+    from tokensieve.reference.scorer import Scorer
+    from tokensieve.reference.store import COLUMNS
+    from tokensieve.reference.workers import commit_shard
 
     torch.set_num_threads(1)
     store = TokenStore(arguments.folder / "sharded")
     model = make_model(arguments.layers, arguments.length)
+    scorer = Scorer(model, ["loss"], ContextSection(length=arguments.length), 1, arguments.dtype)
     model(input_ids=torch.zeros(1, 64, dtype=torch.long))
+
+    def score(i: int, tell: Any) -> None:
+        values = scorer.score_shard(store, i, tell)
+        commit_shard(out, store.shards[i].name, {COLUMNS["loss"].suffix: values["loss"]})
+
     ready.wait()
     started = time.perf_counter()
-    section = ScoreSection(batch_size=1, dtype=arguments.dtype)
-    score_corpus(section, ContextSection(length=arguments.length), store, model, out, (number, of))
+    with score_stage(out, {}, {}, store) as workers:
+        assert workers is not None
+        with ScoringProgress(workers, store, model, arguments.dtype) as progress:
+            work_through(workers, store, score, (number, of), progress)
     results.put(time.perf_counter() - started)
 
 
 def compare_workers(arguments: argparse.Namespace) -> None:
-    """Seconds of two workers and of one on the same store, its final check included."""
+    """Seconds of two workers and of one until all shards of one store are in their places.
+
+    The check at the end is left out: it takes 16 windows whatever the corpus holds.
+    """
     context = multiprocessing.get_context("spawn")
     ratios = []
     for turn in range(arguments.rounds):
@@ -212,9 +227,14 @@ def compare_workers(arguments: argparse.Namespace) -> None:
             seconds[count] = max(results.get() for _ in processes)
             for process in processes:
                 process.join()
+        sizes = [path.stat().st_size for path in out.iterdir() if path.is_file() and path.suffix != ".json"]
         ratios.append(seconds[1] / seconds[2])
         print(f"  round {turn}: one worker {seconds[1]:.1f} s, two {seconds[2]:.1f} s, {ratios[-1]:.2f} times as fast")
     print(f"two workers against one, one core each: {statistics.median(ratios):.2f} times as fast")
+    tokens = json.loads((arguments.folder / "sharded" / "corpus.json").read_text())["outputs"]["tokens"]
+    print(
+        f"{sum(sizes) / tokens:.3f} bytes a token on disk (loss alone; {len(sizes) // 2} shards of {tokens:,} tokens)"
+    )
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ StorePath = Annotated[
 ]
 CorpusPath = Annotated[
     Path | None,
-    typer.Option(help="The token store that scores belong to.", show_default="STORE/../../corpus"),
+    typer.Option(help="The token store that scores belong to.", show_default="the run's corpus"),
 ]
 TokenizerName = Annotated[
     str | None, typer.Option(help="Folder or Hub id of the tokenizer.", show_default="the run's folder")
@@ -83,7 +83,10 @@ def verify(
                 _score_again(store, corpus, recipe, sample, seed)
         count += len(problems)
     if count:
-        raise UserError(f"{count:,} problem{'s' if count > 1 else ''} found; make what is damaged again, or restore it")
+        raise UserError(
+            f"{count:,} problem{'s' if count > 1 else ''} found; of scores, remove the damaged shards' files "
+            f"(NNNNN.*) and run `tokensieve score` again; of a corpus, remove the folder and run `tokensieve tokenize`"
+        )
 
 
 def inspect(
@@ -196,6 +199,9 @@ def _score_again(store: Path, corpus: Path | None, recipe: Path | None, sample: 
     opened = open_store(store, corpus)
     if opened.scores is None:
         return
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # our lines, not one bar for every file of weights
     path = recipe or store.resolve().parent.parent / "recipe.yaml"
     if not path.exists():
         raise UserError(f"{path}: no recipe here to take the reference from; name it with --recipe")

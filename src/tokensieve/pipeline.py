@@ -25,7 +25,7 @@ from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
 from tokensieve.reference.store import ScoreStore
 from tokensieve.results import finished_seconds, run_warnings, unmatched_control, write_results
-from tokensieve.stage import is_main_process
+from tokensieve.stage import is_main_process, read_manifest
 from tokensieve.storage.remote import is_below
 from tokensieve.training.arms import needs_reference, needs_scores, open_reference, open_scores, train_arms
 from tokensieve.training.reference import REFERENCE_MANIFEST, train_reference
@@ -98,6 +98,8 @@ def score(recipe: Recipe, worker: tuple[int, int] | None = None) -> ScoreStore:
         raise UserError(f"{recipe.out}: score.online is true, so there is nothing to store; run `tokensieve train`")
     corpus = open_tokens(recipe)
     folder = recipe.folder / "scores" / recipe.score.name
+    manifest = folder / SCORES_MANIFEST
+    before = read_manifest(manifest) if manifest.exists() else None
     worker = worker or (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     mirror = store_mirror(recipe, f"scores/{recipe.score.name}", SCORES_MANIFEST)
     model = on_device(open_reference(recipe))
@@ -112,7 +114,9 @@ def score(recipe: Recipe, worker: tuple[int, int] | None = None) -> ScoreStore:
     else:
         scores = score_corpus(recipe.score, recipe.context, corpus, model, folder, worker, mirror)
     share = scores.scored_tokens / corpus.tokens
-    _say(f"scores: {scores.scored_tokens:,} of {corpus.tokens:,} tokens ({share:.1%}); a sample, scored again, agrees")
+    same = before == read_manifest(manifest)
+    said = "finished already; `tokensieve verify` checks it" if same else "a sample, scored again, agrees"
+    _say(f"scores: {scores.scored_tokens:,} of {corpus.tokens:,} tokens ({share:.1%}); {said}")
     _finish(recipe)
     return scores
 

@@ -39,12 +39,14 @@ class Stage:
         folder: where the stage writes.
         manifest: the manifest's file name, for example `corpus.json`.
         inputs: plain JSON data that decides the stage's output.
+        any_rank: whoever opens it writes (a lock lets one process in at a time).
 
     Raises:
         UserError: the folder belongs to another recipe, or holds files of something else.
     """
 
-    def __init__(self, folder: Path, manifest: str, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: str, inputs: Mapping[str, Any], *, any_rank: bool = False) -> None:
+        self._writes = any_rank or is_main_process()
         self.folder = folder
         self.path = folder / manifest
         self.inputs = json.loads(json.dumps(inputs))
@@ -57,7 +59,7 @@ class Stage:
             self.finished = found["finished"]
             self.outputs = found["outputs"]
             self._earlier_seconds = found.get("seconds", 0.0)
-        elif is_main_process() and folder.exists() and not set(folder.iterdir()) <= set(self._left()):
+        elif self._writes and folder.exists() and not set(folder.iterdir()) <= set(self._left()):
             raise UserError(f"{folder}: holds files but no {manifest}; choose another `out` or remove the folder")
 
     @contextlib.contextmanager
@@ -73,12 +75,12 @@ class Stage:
         self._started = time.monotonic()
         try:
             self._write()
-            if is_main_process():
+            if self._writes:
                 for path in self._left():
                     path.unlink(missing_ok=True)
             yield
         except BaseException as error:
-            if is_main_process():
+            if self._writes:
                 failed = isinstance(error, Exception)
                 if failed and (resumable is None or not any(self.folder.glob(resumable))):
                     shutil.rmtree(self.folder, ignore_errors=True)
@@ -99,7 +101,7 @@ class Stage:
         return list(self.folder.glob(f"{self.path.name}.*.tmp"))
 
     def _write(self) -> None:
-        if is_main_process():
+        if self._writes:
             self.folder.mkdir(parents=True, exist_ok=True)
             seconds = round(self._earlier_seconds + time.monotonic() - self._started, 3)
             manifest = {"inputs": self.inputs, "finished": self.finished, "seconds": seconds, "outputs": self.outputs}

@@ -8,7 +8,8 @@ import pytest
 
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.windows import Windows
-from tokensieve.recipe import ContextSection
+from tokensieve.planning import plan
+from tokensieve.recipe import ContextSection, load_recipe
 from tokensieve.reference.store import ScoreStore
 
 
@@ -42,6 +43,12 @@ def test_a_student_is_trained_on_carried_scores(with_foreign_reference, tokensie
     assert ours == pytest.approx(native, rel=1e-4)
     labels = Windows(corpus, 32, columns={"reference_loss": store.column("loss")}).__getitems__([0, 1])["labels"]
     assert (labels != -100).float().mean() > 0.8
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["passages"] and report["reference"]["gate"]["pooled"] is None
+    assert "the reference has a tokenizer of its own" in report["warnings"][0]
+    assert not list((tmp_path / "run").rglob(".workers"))
+    planned = plan(load_recipe(tmp_path / "recipe.yaml"), hardware="h100", devices=1)["storage"]
+    assert planned["carried-over store"] == pytest.approx(4 * corpus.tokens / 1e9)
     lines = (tmp_path / "run" / "models" / "slm" / "metrics.jsonl").read_text().splitlines()
     assert any("ratio_kept" in json.loads(line) for line in lines)
 
@@ -62,6 +69,10 @@ def test_a_reference_of_the_corpus_tokenizer_has_nothing_to_carry(recipe, tokens
 
 def test_a_reference_trained_in_the_same_recipe_is_refused(recipe, tokensieve):
     recipe["score"] = {"carry_over": True}
+    code, _, error = tokensieve("run", recipe)
+    assert code == 2 and "score.carry_over: a reference that is trained here" in error
+    # Before an hour of tokenizing.
+    assert not Path(recipe["out"]).exists()
     assert tokensieve("tokenize", recipe)[0] == 0
     code, _, error = tokensieve("reference", recipe)
     assert code == 2

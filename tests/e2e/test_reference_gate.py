@@ -103,6 +103,17 @@ def test_a_reference_that_is_the_student_is_refused_with_both_names(recipe, toke
     assert not (tmp_path / "second" / "reference").exists() and not (tmp_path / "second" / "scores").exists()
 
 
+def test_equal_weights_are_refused_without_target_text_too(recipe, tokensieve, tmp_path):
+    student = made_before(recipe, tokensieve, tmp_path)
+    recipe["model"] = {"name": str(student)}
+    recipe["reference"] = {"existing": str(shutil.copytree(student, tmp_path / "copy"))}
+    recipe["evaluation"] = {"count": 1}
+    assert tokensieve("tokenize", recipe)[0] == 0
+    code, _, error = tokensieve("reference", recipe)
+    assert code == 2 and "have the same weights" in words(error)
+    assert not (tmp_path / "second" / "reference").exists()
+
+
 def test_the_same_function_under_another_digest_is_refused_too(recipe, tokensieve, tmp_path):
     student = made_before(recipe, tokensieve, tmp_path)
     copy = shutil.copytree(student, tmp_path / "copy")

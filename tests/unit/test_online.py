@@ -321,6 +321,26 @@ def test_a_reference_whose_loss_is_not_finite_is_named(value: float) -> None:
         handle.model(**batch())
 
 
+def test_an_infinite_loss_is_nan_and_rounding_below_zero_is_zero() -> None:
+    parts = (Part("reference_loss", 0.3), Part("reference_entropy", 0.4))
+    handle, _ = online(SelectionPolicy("union", 0.5, parts=parts))
+    inputs = batch()
+    handle.model(**inputs)
+    losses, entropies = torch.ones(4, 12), torch.full((4, 12), 2.0)
+    losses[0, 3], losses[1, 3], entropies[2, 3], entropies[3, 3] = torch.inf, -1e-7, -torch.inf, -1e-7
+    handle.reference.handle.token_losses = lambda labels, **_: (losses, entropies)
+    found = handle.reference.columns(handle.model, ["reference_loss", "reference_entropy"], inputs["labels"], {})
+    for column, given, infinite, below in (
+        (found["reference_loss"], losses, (0, 3), (1, 3)),
+        (found["reference_entropy"], entropies, (2, 3), (3, 3)),
+    ):
+        assert column[infinite].isnan() and column[below] == 0
+        assert (column == given).sum() == given.numel() - 2
+    # Long after the first batch was compared: every batch is looked at.
+    with pytest.raises(ValueError, match="the attached reference gives no finite"):
+        handle.model(**inputs)
+
+
 def test_lora_trains_beside_a_reference_of_the_same_base_weights() -> None:
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(tiny(dtype=torch.float32), peft.LoraConfig(r=2, target_modules=["q_proj"]))

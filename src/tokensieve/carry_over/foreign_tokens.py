@@ -5,6 +5,7 @@ than a few, the whole is refused. A shard's marker is written last, so an interr
 shard, and neither its bytes nor their order depend on how often it was interrupted.
 """
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -55,8 +56,8 @@ def foreign_store(corpus: TokenStore, pair: Pair, folder: Path) -> TokenStore:
         )
     inputs = {"corpus": corpus_identity(corpus), "tokenizer": pair.reference_digest}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with Workers(folder.parent).finishing():
-        stage = Stage(folder, MANIFEST, inputs)
+    with _one_at_a_time(folder.parent):
+        stage = Stage(folder, MANIFEST, inputs, any_rank=True)  # the one that holds the lock
         if not stage.finished:
             markers = folder / _MARKERS
             try:
@@ -71,6 +72,20 @@ def foreign_store(corpus: TokenStore, pair: Pair, folder: Path) -> TokenStore:
         for leftover in folder.glob(".*.tmp"):  # of killed processes
             leftover.unlink(missing_ok=True)
     return TokenStore(folder)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """One process at a time; the last one takes its locks away, and the folder too if nothing came of it."""
+    workers = Workers(folder)
+    try:
+        with workers.presence(), workers.finishing():
+            yield
+    finally:
+        with contextlib.suppress(OSError), workers.alone() as alone:
+            if alone:
+                workers.clean()
+                folder.rmdir()  # only if nothing is in it
 
 
 def _write_store(corpus: TokenStore, pair: Pair, folder: Path, markers: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from tokensieve.corpus.encoding import MAX_REGIONS, too_many_regions
 from tokensieve.corpus.store import INDEX_SUFFIX, OTHER_REGION, REGIONS_SUFFIX, TOKENS_SUFFIX
 from tokensieve.corpus.units import Unit, UnitResult
+from tokensieve.errors import UserError
 from tokensieve.storage.checksums import seal_shard
 
 _COPY_BYTES = 1 << 24
@@ -125,6 +126,8 @@ def _join(path: Path, units_folder: Path, pieces: Sequence[_Piece], suffix: str,
                 left = (piece.end - piece.begin) * item_size
                 while left:
                     data = file.read(min(left, _COPY_BYTES))
+                    if not data:
+                        raise UserError(f"{file.name}: ends early; remove {units_folder.parent} and tokenize again")
                     target.write(data)
                     left -= len(data)
 

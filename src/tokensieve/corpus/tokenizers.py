@@ -129,7 +129,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model_vocab_size: int, 
     if model_vocab_size < needed:
         raise UserError(
             f"{place}: the model's vocabulary has {model_vocab_size} ids but the tokenizer needs {needed}; "
-            f"use the model's own tokenizer or a model with a larger vocabulary"
+            f"use the model's own tokenizer, or score.carry_over: true if it is the reference"
         )
 
 

@@ -130,7 +130,7 @@ def run_unit(unit: Unit, job: Job, advance: Advance) -> None:
             written = writer.submit(files.write, batch, encodings)
         if written is not None:
             written.result()
-        files.sync()
+        files.finish()
     write_json(
         job.folder / unit.marker,
         {
@@ -162,14 +162,22 @@ def _tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
 
 
 class _UnitFiles:
-    """The files of one unit while they are written: they may lie half-written, but without a marker."""
+    """The files of one unit while they are written: under names of this process until they are whole.
+
+    A worker of a killed run may live for a moment and write the same unit as the next run: the same bytes, but
+    not at the same place in the same file.
+    """
 
     def __init__(self, path: Path, encoder: Encoder) -> None:
         self.tokens = self.documents = self.bytes = 0
+        self._path = path
         self._encoder = encoder
         self._files: dict[str, BinaryIO] = {}
         for suffix in (TOKENS_SUFFIX, INDEX_SUFFIX) + ((REGIONS_SUFFIX,) if encoder.with_regions else ()):
-            self._files[suffix] = path.with_name(path.name + suffix).open("wb")
+            self._files[suffix] = self._temporary(suffix).open("wb")
+
+    def _temporary(self, suffix: str) -> Path:
+        return self._path.with_name(f"{self._path.name}{suffix}.{os.getpid()}.tmp")
 
     def __enter__(self) -> "_UnitFiles":
         return self
@@ -191,7 +199,8 @@ class _UnitFiles:
         self.documents += len(batch)
         self.bytes += sum(document.bytes for document in batch)
 
-    def sync(self) -> None:
-        for file in self._files.values():
+    def finish(self) -> None:
+        for suffix, file in self._files.items():
             file.flush()
             os.fsync(file.fileno())
+            os.replace(self._temporary(suffix), self._path.with_name(self._path.name + suffix))

@@ -8,7 +8,6 @@ scores that need no live loss skip the first pass.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tokensieve.errors import UserError
@@ -203,7 +202,8 @@ def _size(recipe: Recipe, store: str, given: int | None, planned: int | None) ->
         if given < 1:
             raise UserError(f"{store}_tokens must be at least 1, not {given}")
         return given
-    manifest = (recipe.corpus_folder if store == "corpus" else recipe.folder / store) / "corpus.json"
+    folder = recipe.corpus_folder if store == "corpus" else recipe.folder / store
+    manifest = folder / "corpus.json"
     if manifest.exists():
         found = read_json(manifest)
         if found["finished"]:
@@ -211,7 +211,7 @@ def _size(recipe: Recipe, store: str, given: int | None, planned: int | None) ->
     if planned is not None:
         return planned
     raise UserError(
-        f"{Path(recipe.out) / store}: its size is unknown before tokenizing; "
+        f"{folder}: its size is unknown before tokenizing; "
         f"add plan.{store}_tokens=NUMBER to the command or run `tokensieve tokenize` first"
     )
 

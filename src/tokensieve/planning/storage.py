@@ -26,13 +26,16 @@ def storage(
     scored = needs_scores(recipe)
     trained = needs_reference(recipe) and bool(recipe.reference.sources)
     token_size = 2 if student.vocabulary <= 65536 else 4
+    foreign_size = 2 if reference.vocabulary <= 65536 else 4
     size = DTYPE_BYTES[recipe.model.dtype]
     arms = len(recipe.train.arms)
     sizes = {
-        "token store": token_size * corpus,
+        "token store": token_size * corpus if recipe.corpus.existing is None else 0,
         "clean token store": token_size * clean,
         # 8 bytes of checksum for each 16 KiB.
         "score store": scored * (2 + 2 * recipe.score.entropy + recipe.score.correct) * corpus * (1 + 8 / 16384),
+        # Until it is removed; about as many tokens as the corpus has.
+        "carried-over store": scored * recipe.score.carry_over * (foreign_size + 2) * corpus,
         "reference model": DTYPE_BYTES["float32"] * reference.parameters if trained else 0,
         "models": size * student.parameters * arms,
         # Weights and AdamW's two moments.

@@ -4,12 +4,14 @@ Unknown keys are errors (with the nearest known key), `key.sub=value` overrides 
 anything is read, and every message names the file and the place in it.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import sys
 import types
 import typing
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,10 +57,15 @@ def dump(section: Any) -> dict[str, Any]:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe beside what it made, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
+    data = yaml.dump(dump(recipe), None, Dumper, sort_keys=False, allow_unicode=True).encode()
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == data:
+            return  # a finished run may lie on a disk that is read-only by now
+    # A name of its own: several workers may end at the same moment.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yaml.dump(dump(recipe), file, Dumper, sort_keys=False, allow_unicode=True)
+        with temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -157,7 +157,7 @@ class CorpusSection:
     existing: str | None = None
     """A finished token store (a folder, as `tokensieve import` or another run made it); nothing is tokenized."""
     shard_tokens: int = 2**28
-    """A shard is closed when it holds this many tokens (a document is never split between shards)."""
+    """A shard holds at most this many tokens, or a single larger document: documents are never split."""
     workers: int = 1
     """Processes that tokenize; each uses its share of the cores."""
     max_document_mb: int = 16
@@ -331,7 +331,8 @@ class Recipe:
         )
         _require(
             self.model.name is not None or self.tokenizer.name is not None or self.tokenizer.train_vocab is not None,
-            "a fresh model has no tokenizer: give tokenizer.name or tokenizer.train_vocab",
+            "a fresh model has no tokenizer: give tokenizer.name"
+            + (" or tokenizer.train_vocab" if self.corpus.existing is None else ", the one that made corpus.existing"),
         )
 
     @property

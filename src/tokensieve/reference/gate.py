@@ -54,7 +54,7 @@ def check_sample(
         `windows`, `tokens`, `largest_difference` and `mean_difference` (nats), `tolerance` (of both).
 
     Raises:
-        UserError: they do not agree; it names the worst token.
+        UserError: they do not agree; it names the worst token. Or there is nothing to compare.
     """
     data = Windows(corpus, context.length, document_mask=context.document_mask, columns={"loss": losses})
     count = min(windows, len(data))
@@ -74,9 +74,11 @@ def check_sample(
             labels[
                 (batch["position_ids"] == 0) if context.document_mask else torch.arange(context.length)[None] == 0
             ] = IGNORED
+            live = (labels != IGNORED)[0].numpy()
+            if not live.any():  # nothing but documents of one token
+                continue
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
                 found, _ = handle.token_losses(labels.to(device), **inputs)
-            live = (labels != IGNORED)[0].numpy()
             again = found[0].clamp(min=0).cpu().numpy()[live].astype(np.float64)
             halves = batch["loss"][0].numpy().view(np.float16)[live]
             stored = halves.astype(np.float64)
@@ -89,7 +91,12 @@ def check_sample(
             tokens, largest = tokens + len(again), max(largest, difference.max())
     finally:
         handle.remove()
-    mean = total / max(tokens, 1)
+    if tokens == 0:
+        raise UserError(
+            f"{corpus.folder}: none of {count} windows of {context.length} tokens holds a token with anything before "
+            f"it, so no score can be checked; is each document of one token alone?"
+        )
+    mean = total / tokens
     if worst[0] > 0 or mean > MEAN_TOLERANCE[dtype]:
         place_in = corpus.locate(worst[1])
         raise UserError(

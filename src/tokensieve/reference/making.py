@@ -105,6 +105,7 @@ def work_through(
     """
     number, count = worker
     order = sorted(range(len(corpus.shards)), key=lambda i: (i - number) % count)
+    waiting = False
     while pending := [i for i in order if not is_committed(workers.folder, corpus.shards[i].name)]:
         done_any = False
         for i in pending:
@@ -126,9 +127,13 @@ def work_through(
                 score(i, tell)
                 if workers.mirror is not None:
                     workers.mirror.push_shard(name)
-                done_any = True
+                progress.shard_done(name, done, workers.seconds(name))
+                done_any, waiting = True, False
         if not done_any:
             progress.show()
+            if not waiting:
+                progress.say(f"waiting for {len(pending)} shards that other workers are at")
+                waiting = True
             time.sleep(_WAIT if workers.mirror is None else _WAIT_FAR)
             workers.look_elsewhere()  # the rest is being done by others: if one dies, its shard becomes free
 
@@ -210,7 +215,7 @@ def _begin(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a store's folder; if there is none, it is begun, by one worker alone."""
     path = folder / MANIFEST
     if not path.exists():
-        if folder.exists() and any(entry.suffix != ".tmp" and entry.is_file() for entry in folder.iterdir()):
+        if folder.exists() and any(_is_of_a_store(entry) for entry in folder.iterdir()):
             # Unless another worker has just begun.
             if not path.exists():
                 raise UserError(
@@ -226,6 +231,11 @@ def _begin(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
             finally:
                 temporary.unlink(missing_ok=True)
     return read_manifest(path)
+
+
+def _is_of_a_store(entry: Path) -> bool:
+    """Whether a store without a manifest would take this for its own: `NNNNN.done` is a committed shard too."""
+    return entry.suffix == ".done" or (entry.suffix != ".tmp" and entry.is_file())
 
 
 def _clean(workers: Workers) -> None:

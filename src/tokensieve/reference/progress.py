@@ -1,6 +1,7 @@
 """What a person sees while a corpus is scored: all workers together."""
 
 import os
+import sys
 import time
 
 import torch
@@ -64,6 +65,17 @@ class ScoringProgress:
             self.show(now=True)
         finally:
             self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line where nobody sees a bar: in a log. A job of days must not be silent there."""
+        if not self._bar.console.is_terminal and not self._bar.disable:
+            print(text, file=sys.stderr, flush=True)
+
+    def shard_done(self, name: str, tokens: int, seconds: float) -> None:
+        """Say what this worker has done."""
+        done, _ = self._look()
+        rate, share = tokens / max(seconds, 1e-9), done / self._total
+        self.say(f"shard {name}: {tokens:,} tokens, {rate:,.0f} tokens/s; all workers: {share:.1%} of the corpus")
 
     def show(self, *, now: bool = False) -> None:
         """Look at all workers and draw, at most once a second."""

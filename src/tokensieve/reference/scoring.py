@@ -14,7 +14,10 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from tokensieve.causal_head import check_document_mask
 from tokensieve.corpus.store import TokenStore
+from tokensieve.corpus.windows import Windows
+from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection, ScoreSection
 from tokensieve.reference.digest import weights_digest
 from tokensieve.reference.fragments import scored_tokens
@@ -51,9 +54,11 @@ def score_corpus(
         mirror: where finished shards are stored too, and where those of other machines are seen.
 
     Raises:
-        UserError: the folder belongs to other inputs, the reference's loss is not finite, or a sample that is scored
-            again does not agree. Shards that are finished stay.
+        UserError: the corpus has no window, the model's attention crosses documents, the folder belongs to other
+            inputs, the reference's loss is not finite, or a sample that is scored again does not agree. Shards that
+            are finished stay.
     """
+    Windows(corpus, context.length)  # refuses a corpus without a window, before anything is bound to this length
     columns = [name for name in COLUMNS if name == "loss" or getattr(section, name)]
     binding = {
         "corpus": corpus_identity(corpus),
@@ -73,6 +78,7 @@ def score_corpus(
     }
     with score_stage(folder, binding, making, corpus, mirror) as workers:
         if workers is not None:
+            _refuse_crossing(model, context)
             scorer = Scorer(model, columns, context, section.batch_size, section.dtype)
             with ScoringProgress(workers, corpus, model, section.dtype) as progress:
 
@@ -93,3 +99,12 @@ def score_corpus(
             ]
             finish_store(workers, corpus, columns, scored, gate)
     return ScoreStore(folder, corpus, context, mirror)
+
+
+def _refuse_crossing(model: PreTrainedModel, context: ContextSection) -> None:
+    """Fragments are apart in any model, packed rows of gate and training are not: known before the pass, not after."""
+    if context.document_mask:
+        try:
+            check_document_mask(model, max(2, min(context.length, 16)))
+        except ValueError as error:
+            raise UserError(f"{model.config.name_or_path}: {error}; set context.document_mask=false") from error

@@ -4,6 +4,7 @@
 where every stage puts them; elsewhere they are named.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,27 +64,39 @@ def open_store(folder: Path, corpus: Path | None = None) -> OpenedStore:
 
     Args:
         folder: the store's.
-        corpus: the token store that scores belong to; None: `../../corpus`, where a run has it.
+        corpus: the token store that scores belong to; None: `../../corpus`, where a run has it, or the one that the
+            run's recipe names.
 
     Raises:
         UserError: no store there, unfinished, damaged, or made for another corpus.
     """
     if not is_score_store(folder):
         return OpenedStore(TokenStore(folder, _mirror_of(folder, CORPUS_MANIFEST)), None)
-    place = corpus or folder.resolve().parent.parent / CORPUS
+    place = corpus or _corpus_of(folder.resolve().parent.parent)
     if not (place / CORPUS_MANIFEST).exists():
         raise UserError(f"{place / CORPUS_MANIFEST}: not there; name the corpus of {folder} with --corpus")
     tokens = TokenStore(place, _mirror_of(place, CORPUS_MANIFEST))
     return OpenedStore(tokens, ScoreStore(folder, tokens, mirror=_mirror_of(folder, SCORES_MANIFEST)))
 
 
+def _corpus_of(run: Path) -> Path:
+    """Where a run's corpus lies: in its folder, unless its recipe names one that was there already."""
+    inside = run / CORPUS
+    if (inside / CORPUS_MANIFEST).exists() or not (run / RECIPE).exists():
+        return inside
+    recipe = load_recipe(run / RECIPE)
+    return inside if recipe.corpus.existing is None else recipe.corpus_folder
+
+
 def _mirror_of(folder: Path, manifest: str) -> StoreMirror | None:
     """Where the rest of a store lies, if its run has a `storage`: then this machine may hold a part of it only."""
     place = folder.resolve()
-    for run in place.parents[:3]:
-        if (run / RECIPE).exists():
-            return store_mirror(load_recipe(run / RECIPE), place.relative_to(run).as_posix(), manifest, place)
-    return None
+    run = place.parent.parent if place.parent.name in ("scores", "targets") else place.parent
+    path = run / RECIPE
+    # A recipe without the field is of no concern here, whatever else is wrong with it.
+    if not path.exists() or not re.search(rb"^storage:\s*(?!null)\S", path.read_bytes(), re.MULTILINE):
+        return None
+    return store_mirror(load_recipe(path), place.relative_to(run).as_posix(), manifest, place)
 
 
 def tokenizer_of(corpus: TokenStore, given: str | None = None) -> PreTrainedTokenizerBase:

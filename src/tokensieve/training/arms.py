@@ -119,11 +119,21 @@ def open_scores(recipe: Recipe) -> ScoreStore | None:
     if mirror is not None:
         mirror.fetch()
     scores = ScoreStore(recipe.folder / name, open_tokens(recipe), recipe.context, mirror)
-    if scores.inputs["reference"] != reference_numbers(recipe)["digest"]:
-        raise UserError(
-            f"{scores.folder}: made by another reference than {recipe.folder / 'reference'}; score again under "
-            f"another score.name, or remove the folder"
-        )
+    wanted = {
+        "reference": reference_numbers(recipe)["digest"],
+        "dtype": recipe.score.dtype,
+        "carried_over": recipe.score.carry_over,
+    }
+    there = {**scores.inputs, "carried_over": "carried_over" in scores.inputs}
+    for key, here in wanted.items():
+        if there.get(key) != here:
+            what = f"made by another reference than {recipe.folder / 'reference'} (digest"
+            if key != "reference":
+                what = f"belongs to another recipe ({'score.carry_over' if key == 'carried_over' else 'score.dtype'}"
+            raise UserError(
+                f"{scores.folder}: {what} {there.get(key)} there, {here} here); run `tokensieve score RECIPE "
+                f"score.name=ANOTHER` and train with that name, or remove the folder and score again"
+            )
     return scores
 
 

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils.hub import cached_file
 
 from tokensieve.causal_head import check_document_mask
 from tokensieve.corpus.tokenizers import check_vocabulary, open_tokenizer, tokenizer_digest, vocabulary_size
@@ -157,14 +158,26 @@ def _one_line(error: Exception) -> str:
 
 def _check_own_tokenizer(section: ModelSection, tokenizer: PreTrainedTokenizerBase) -> None:
     """Equal size is not equal ids: a model with a tokenizer beside it is used with that one."""
-    folder = Path(str(section.name))
-    if not (folder / "tokenizer_config.json").exists():
+    name = str(section.name)
+    # In the folder, or on the Hub; None: nowhere, so there is nothing to compare with.
+    try:
+        described = cached_file(
+            name,
+            "tokenizer_config.json",
+            revision=section.revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except OSError as error:
+        raise _cannot_load(name, error) from error
+    if described is None:
         return
-    own = open_tokenizer(folder, trust_remote_code=section.trust_remote_code)
-    if tokenizer_digest(own) != tokenizer_digest(tokenizer):
+    own = open_tokenizer(name, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    there, here = tokenizer_digest(own), tokenizer_digest(tokenizer)
+    if there != here:
         raise UserError(
-            f"{folder}: the tokenizer beside this model gives other ids than the recipe's; leave `tokenizer` out of "
-            f"the recipe, or name this folder there"
+            f"{name}: the tokenizer beside this model gives other ids than the recipe's (digest {there} there, {here} "
+            f"here); leave `tokenizer` out of the recipe, or name this one there"
         )
 
 

@@ -41,6 +41,11 @@ def check_recipe(recipe: Recipe) -> None:
             f"or raise train.tokens"
         )
     check_section(recipe.model, recipe.context.length)
+    if recipe.score.carry_over and recipe.reference.existing is None:
+        raise UserError(
+            "score.carry_over: a reference that is trained here shares the corpus's tokenizer; remove carry_over, or "
+            "name a model under reference.existing"
+        )
     if recipe.reference.sources:
         per_step = tokens_per_step(recipe.reference.trainer, recipe.context.length, "reference.trainer")
         if recipe.reference.tokens is not None:

@@ -1,6 +1,7 @@
 """The corpus in the reference's tokens: same documents and shards, resumable, and losses carried back by shard."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -281,3 +282,119 @@ def test_losses_that_do_not_add_up_are_refused(corpus, pair, model, tmp_path, mo
     monkeypatch.setattr(foreign_part, "carry_shard", wrong)
     with pytest.raises(UserError, match="its foreign tokens have"):
         carry_over(SECTION, CONTEXT, corpus, model, pair, tmp_path / "scores")
+
+
+def test_every_batch_of_documents_counts_in_what_the_manifest_says(corpus, pair, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign_tokens, "_BATCH_TOKENS", 7)
+    store = carry_over(SECTION, CONTEXT, corpus, model, pair, tmp_path / "scores")
+    foreign = TokenStore(tmp_path / "scores" / "foreign" / "corpus")
+    native = ScoreStore(tmp_path / "scores" / "foreign" / "scores", foreign, CONTEXT).column("loss")
+    columns = [column[:].astype(np.float64) for column in store.column("loss")]
+    assert store.scored_tokens == sum(int(np.isfinite(column).sum()) for column in columns)
+    changes = []
+    for i, column in enumerate(columns):
+        losses = native[i][:].astype(np.float64)
+        ours, theirs = (
+            np.array([np.nansum(part) for part in np.split(values, side.document_ends(i)[:-1])])
+            for values, side in ((column, corpus), (losses, foreign))
+        )
+        changes.append(np.abs(ours - theirs)[theirs > 0] / theirs[theirs > 0])
+    assert 0 < store.outputs["gate"]["largest_change_of_a_total"] <= np.concatenate(changes).max()
+    assert store.outputs["gate"]["largest_change_of_a_total"] > 0.5 * np.concatenate(changes).max()
+
+
+def test_losses_that_float16_rounds_away_are_no_change_of_a_total(corpus, pair, tmp_path):
+    foreign = foreign_store(corpus, pair, tmp_path / "f" / "corpus")
+    losses = np.full(foreign.shards[0].tokens, 2.0**-24, dtype=np.float16)
+    assert foreign.shards[0].tokens < corpus.shards[0].tokens
+    carried = carry_shard(corpus, 0, foreign, losses, pair)
+    assert foreign_part._check_totals(corpus, foreign, 0, carried, losses)[0] == corpus.shards[0].tokens
+
+
+def test_a_store_is_bound_to_its_reference_and_to_the_way_of_sharing(corpus, pair, model, tmp_path, monkeypatch):
+    carry_over(SECTION, CONTEXT, corpus, model, pair, tmp_path / "scores")
+    with monkeypatch.context() as patch:
+        patch.setattr(foreign_part, "FRONT", 1.0)
+        with pytest.raises(UserError, match="belongs to another recipe .carried_over"):
+            carry_over(SECTION, CONTEXT, corpus, model, pair, tmp_path / "scores")
+    with torch.no_grad():
+        model.lm_head.weight[5, 5] += 1
+    with pytest.raises(UserError, match="belongs to another recipe .reference is"):
+        carry_over(SECTION, CONTEXT, corpus, model, pair, tmp_path / "scores")
+
+
+def test_another_corpus_in_the_same_folder_is_refused(corpus, pair, folders, tmp_path):
+    foreign_store(corpus, pair, tmp_path / "f" / "corpus")
+    other = tokenize(tmp_path / "other", folders["student"], TEXTS[1:])
+    with pytest.raises(UserError, match="belongs to another recipe .corpus"):
+        foreign_store(other, pair, tmp_path / "f" / "corpus")
+
+
+def test_what_cannot_be_carried_is_counted_over_all_shards(folders, tmp_path):
+    words = word_tokenizer(tmp_path / "words")
+    rows = ["cat dog " * 15 + "unknown", *["cat dog " * 140] * 3]  # 32 tokens and three times 281
+    corpus = tokenize(tmp_path / "corpus", words, rows * 12, shard_tokens=300)
+    assert len(corpus.shards) >= 24
+    foreign = foreign_store(corpus, open_pair(words, folders["reference"]), tmp_path / "f" / "corpus")
+    assert json.loads((foreign.folder / "corpus.json").read_text())["outputs"]["documents_not_carried"] == 12
+    corpus = tokenize(tmp_path / "more", words, rows[:3] * 12, shard_tokens=300)
+    assert max(shard.tokens for shard in corpus.shards) < 0.05 * corpus.tokens < 12 * 32
+    with pytest.raises(UserError, match="does not turn into the same tokens again"):
+        foreign_store(corpus, open_pair(words, folders["reference"]), tmp_path / "g" / "corpus")
+
+
+def test_a_corpus_without_text_that_can_be_carried_is_refused(folders, tmp_path):
+    corpus = tokenize(tmp_path / "corpus", folders["student"], [*[""] * 60, "x"], 10**6)
+    tokens = corpus.shard_tokens(0)[:].copy()
+    tokens[-2] = corpus.eos_token_id
+    pair = open_pair(folders["student"], folders["reference"])
+    with pytest.raises(UserError, match="holds no text that could be carried over"):
+        foreign_store(rewritten(corpus, tokens), pair, tmp_path / "f" / "corpus")
+    assert not (tmp_path / "f").exists()
+
+
+def test_no_lock_stays_beside_a_finished_or_a_refused_store(corpus, pair, model, folders, tmp_path):
+    carry_over(SECTION, CONTEXT, corpus, model, pair, tmp_path / "scores")
+    assert sorted(path.name for path in (tmp_path / "scores" / "foreign").iterdir()) == ["corpus", "scores"]
+    assert not list((tmp_path / "scores").rglob(".workers"))
+    words = word_tokenizer(tmp_path / "words")
+    unknown = tokenize(tmp_path / "unknown", words, ["cat dog unknown words here . a b"] * 4)
+    with pytest.raises(UserError, match="does not turn into the same tokens again"):
+        carry_over(SECTION, CONTEXT, unknown, model, open_pair(words, folders["reference"]), tmp_path / "refused")
+    # Or else another reference would find a folder of another recipe.
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_any_rank_of_torchrun_may_come_first(corpus, pair, tmp_path, monkeypatch, rank):
+    alone = foreign_store(corpus, pair, tmp_path / "alone" / "corpus")
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    foreign = foreign_store(corpus, pair, tmp_path / "f" / "corpus")
+    assert content(foreign.folder) == content(alone.folder) and foreign.tokens == alone.tokens
+
+
+def test_processes_that_share_a_folder_take_turns(corpus, pair, folders, tmp_path, monkeypatch):
+    align, calls = Pair.align, []
+    monkeypatch.setattr(Pair, "align", lambda self, rows: calls.append(1) or align(self, rows))
+    pairs = [pair, open_pair(folders["student"], folders["reference"])]
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda own: foreign_store(corpus, own, tmp_path / "f" / "corpus"), pairs))
+    assert len(calls) == len(corpus.shards) and made[0].tokens == made[1].tokens
+    assert [path.name for path in (tmp_path / "f").iterdir()] == ["corpus"]
+
+
+def test_each_source_keeps_its_own_counts(pair, folders, tmp_path):
+    sources = []
+    for name, texts in (("one", TEXTS[:2]), ("two", TEXTS[1:5])):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        sources.append(Source(path=str(path), weight=1))
+    store = tokenize_sources(
+        sources, tmp_path / "corpus", folders["student"], shard_tokens=10**6, workers=1, max_document_mb=1
+    )
+    foreign = foreign_store(store, pair, tmp_path / "f" / "corpus")
+    assert [(source.name, source.documents, source.bytes) for source in foreign.sources] == [
+        (source.name, source.documents, source.bytes) for source in store.sources
+    ]
+    assert [source.tokens for source in foreign.sources] == [shard.tokens for shard in foreign.shards]

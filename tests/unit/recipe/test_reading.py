@@ -380,3 +380,32 @@ def test_sections_cannot_be_changed() -> None:
     source = Source(path="a.jsonl")
     with pytest.raises(dataclasses.FrozenInstanceError):
         source.path = "b.jsonl"  # type: ignore[misc]
+
+
+def test_workers_that_end_at_the_same_moment_save_their_recipe_each(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, target, sync = load_recipe(file), tmp_path / "saved.yaml", os.fsync
+
+    def other_first(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        save_recipe(recipe, target)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", other_first)
+    save_recipe(recipe, target)
+    assert load_recipe(target) == recipe
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.yaml", "saved.yaml"]
+
+
+def test_a_recipe_that_is_there_already_is_not_written_again(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, target = load_recipe(file), tmp_path / "saved.yaml"
+    save_recipe(recipe, target)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    save_recipe(recipe, target)

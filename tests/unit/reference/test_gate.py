@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,3 +221,22 @@ def test_high_losses_pass_though_float16_rounds_them_by_thousandths(
     losses[1][:] += np.float16(1 / 128)
     with pytest.raises(UserError, match="do not agree"):
         check_sample(written(losses), store, CONTEXT, model, "float32", windows=EVERY)
+
+
+def test_windows_without_a_candidate_are_passed_over_and_a_sample_of_nothing_proves_nothing(
+    make_store: Callable[..., TokenStore], sharp: Callable[[int], PreTrainedModel], tmp_path: Path
+) -> None:
+    def check(name: str, documents: list[list[int]]) -> dict[str, Any]:
+        corpus = make_store(tmp_path / name, [documents], vocab_size=61)
+        values = Scorer(sharp(0), ("loss",), CONTEXT, 3, "float32").score_shard(corpus, 0)["loss"]
+        folder = tmp_path / f"{name}-scores"
+        folder.mkdir()
+        values.tofile(folder / "00000.loss.f16")
+        digest = seal_shard(folder, "00000", [".loss.f16"])
+        column = CheckedArray(folder, "00000", ".loss.f16", values.dtype, len(values), digest)
+        return check_sample([column], corpus, CONTEXT, sharp(0), "float32", EVERY)
+
+    found = check("mixed", [[0]] * 32 + [[5, 6, 7, 0]] * 4)
+    assert (found["windows"], found["tokens"]) == (3, 12)
+    with pytest.raises(UserError, match="none of 2 windows of 16 tokens holds a token with anything before it"):
+        check("alone", [[0]] * 32)

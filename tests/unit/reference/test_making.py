@@ -347,3 +347,16 @@ def test_clocks_that_jump_change_nothing_but_the_seconds(made: Made, monkeypatch
     monkeypatch.undo()
     assert read_manifest(made.folder / MANIFEST)["seconds"] >= 0
     assert names(made.folder) == WHOLE
+
+
+def test_a_committed_shard_of_a_store_whose_manifest_is_gone_is_nobody_elses(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.folder.mkdir(parents=True)
+    monkeypatch.setattr("tokensieve.reference.workers._settle", lambda *_: None)  # killed right after the commit
+    made.score(0, lambda _: None)
+    monkeypatch.undo()
+    assert names(made.folder) == ["00000.done"]
+    with pytest.raises(UserError, match="holds files but no scores.json"):
+        made.run(binding={**BINDING, "reference": "another"})
+    assert names(made.folder) == ["00000.done"]

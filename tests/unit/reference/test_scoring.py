@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
@@ -166,3 +167,25 @@ def test_a_reference_with_infinite_losses_is_refused_and_nothing_stays(store, ti
     with pytest.raises(UserError, match="not finite at token .* of document"):
         score_corpus(ScoreSection(), CONTEXT, store, model, tmp_path / "scores")
     assert not (tmp_path / "scores").exists()
+
+
+def test_a_window_longer_than_every_shard_is_refused_before_anything_is_bound_to_it(store, tiny_model, tmp_path):
+    with pytest.raises(UserError, match="no shard holds a window of 4096 tokens"):
+        score_corpus(ScoreSection(), ContextSection(length=4096), store, tiny_model(), tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_model_whose_attention_crosses_documents_is_refused_before_anything_is_scored(store, tmp_path):
+    opt = {
+        "hidden_size": 16,
+        "ffn_dim": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "word_embed_proj_dim": 16,
+    }
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", vocab_size=61, **opt)).eval()
+    with pytest.raises(UserError, match="attention of OPTForCausalLM crosses documents.*document_mask=false"):
+        score_corpus(ScoreSection(), CONTEXT, store, model, tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+    plain = ContextSection(length=16, document_mask=False)
+    assert score_corpus(ScoreSection(), plain, store, model, tmp_path / "scores").scored_tokens > 0

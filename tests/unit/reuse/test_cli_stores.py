@@ -15,6 +15,14 @@ from tokensieve.reference.scoring import score_corpus
 from tokensieve.reuse import verifying
 from tokensieve.reuse.opening import open_store
 
+RECIPE = """\
+out: out
+model: {name: a}
+corpus: {existing: corpus}
+reference: {existing: b}
+train: {tokens: 64}
+"""
+
 app = typer.Typer()
 app.command()(cli_stores.verify)
 app.command()(cli_stores.inspect)
@@ -65,7 +73,7 @@ def test_every_damage_is_a_line(run):
         "00002.entropy.f16",
         "stray.f16",
     ]
-    assert str(result.exception) == "4 problems found; make what is damaged again, or restore it"
+    assert str(result.exception).startswith("4 problems found; of scores, remove the damaged shards' files (NNNNN.*)")
 
 
 def test_all_damage_of_a_store_that_does_not_open(run):
@@ -105,7 +113,7 @@ def test_a_sample_is_scored_again_with_the_recipes_reference(run, monkeypatch):
     monkeypatch.setattr("tokensieve.recipe.load_recipe", lambda path: path)
     monkeypatch.setattr(verifying, "check_sample", check_sample)
     assert "no recipe here" in refused("verify", run.scores.folder, "--sample", 3)
-    (run.out / "recipe.yaml").write_text("")
+    (run.out / "recipe.yaml").write_text(RECIPE)
     monkeypatch.setattr(verifying, "weights_digest", lambda model: "f" * 32)
     assert "scored by a reference of digest 0123" in refused("verify", run.scores.folder, "--sample", 3)
     monkeypatch.setattr(verifying, "weights_digest", lambda model: run.scores.inputs["reference"])
@@ -122,6 +130,11 @@ def test_scores_agree_with_their_reference_and_with_no_other(store, tiny_model, 
     assert found["windows"] == 5 and found["largest_difference"] < 2e-3
     with pytest.raises(UserError, match="scored by a reference of digest"):
         verifying.score_again(opened, tiny_model(1).eval(), windows=5)
+    with pytest.raises(UserError, match="holds tokens, not scores"):
+        verifying.score_again(open_store(store.folder), tiny_model().eval(), windows=5)
+    opened.scores.inputs["context"] = None
+    with pytest.raises(UserError, match="damaged .context None"):
+        verifying.score_again(opened, tiny_model().eval(), windows=5)
     opened.scores.inputs["carried_over"] = {}
     with pytest.raises(UserError, match="carried over from another tokenizer; verify what was scored: .*foreign"):
         verifying.score_again(opened, tiny_model().eval(), windows=5)

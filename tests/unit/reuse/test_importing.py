@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokensieve.corpus.store import TokenStore
-from tokensieve.corpus.tokenizers import open_tokenizer, tokenizer_digest
+from tokensieve.corpus.tokenizers import open_tokenizer, tokenizer_digest, train_bpe
 from tokensieve.errors import UserError
 from tokensieve.reuse import import_shards
 from tokensieve.reuse.importing import added_eos, import_corpus
@@ -196,6 +197,19 @@ def test_again_does_nothing_and_another_source_is_refused(
     other = str(write_ds(tmp_path / "b.ds", encoded[:2]))
     with pytest.raises(UserError, match="belongs to another recipe"):
         import_corpus(other, str(bpe_folder), out)
+
+
+def test_a_tokenizer_that_changed_since_is_refused(tmp_path: Path, bpe_folder: Path, encoded: list[list[int]]) -> None:
+    source, tokenizer, out = str(write_ds(tmp_path / "a.ds", encoded)), tmp_path / "tokenizer", tmp_path / "out"
+    shutil.copytree(bpe_folder, tokenizer)
+    import_corpus(source, str(tokenizer), out)
+    train_bpe(["zebra quagga zebra quagga " * 9, *TEXTS] * 3, 310).save_pretrained(tokenizer)
+    with pytest.raises(UserError, match=r"belongs to another recipe \(tokenizer"):
+        import_corpus(source, str(tokenizer), out)
+    (out / "corpus").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="holds another vocabulary than .*choose another --out"):
+        import_corpus(source, str(tokenizer), out)
+    assert [path.name for path in out.iterdir()] == ["tokenizer"]
 
 
 def test_a_failure_leaves_a_tokenizer_of_before(tmp_path: Path, bpe_folder: Path, encoded: list[list[int]]) -> None:

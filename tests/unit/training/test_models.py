@@ -138,3 +138,17 @@ def test_a_model_with_a_tokenizer_of_its_own_is_used_with_that_one(tmp_path):
 def test_plain_packing_takes_models_that_cannot_mask_documents():
     opt = {"model_type": "opt", "hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     load(ModelSection(fresh={**opt, "word_embed_proj_dim": 16}), document_mask=False)
+
+
+def test_a_model_from_the_hub_is_used_with_its_own_tokenizer_too(tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--org--small" / "snapshots" / ("a" * 40)
+    (tmp_path / "models--org--small" / "refs").mkdir(parents=True)
+    (tmp_path / "models--org--small" / "refs" / "main").write_text("a" * 40)
+    load(fresh()).save_pretrained(snapshot)
+    train_bpe(["quite other words, zebra"], 258).save_pretrained(snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="gives other ids than the recipe's .digest [0-9a-f]{32} there"):
+        load(ModelSection(name="org/small"))
+    TOKENIZER.save_pretrained(snapshot)
+    load(ModelSection(name="org/small"))
