@@ -136,7 +136,7 @@ def train(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def _warn(warnings: list[str]) -> None:
     for warning in warnings:
-        console.print(f"warning: {warning}", style="bold yellow", markup=False)
+        console.print(f"warning: {warning}", style="bold yellow", markup=False, soft_wrap=True)
 
 
 def run(recipe: Recipe, started: float | None = None) -> dict[str, Any]:
@@ -189,4 +189,5 @@ def _finish(recipe: Recipe) -> None:
 
 def _say(text: str, style: str = "") -> None:
     if is_main_process():
-        console.print(text, style=style, markup=False)  # a name may hold square brackets
+        # A name may hold square brackets; a line in a log is one line.
+        console.print(text, style=style, markup=False, soft_wrap=True)

@@ -214,7 +214,7 @@ def _sentence(numbers: Mapping[str, Any]) -> str:
     verdict = f"{gain:.4f} better" if is_better(numbers) else f"NO BETTER, {-gain:.4f} worse"
     correlation = numbers["correlation"]
     return (
-        f"{numbers['reference_loss']:.4f} nats a token against the untrained student's {numbers['student_loss']:.4f}: "
+        f"{numbers['reference_loss']:.4f} nats a token, the untrained student {numbers['student_loss']:.4f}: "
         f"{verdict}; the student is ahead on {numbers['negative_excess']:.1%} of {numbers['tokens']:,} tokens; "
         f"correlation {'undefined' if correlation is None else format(correlation, '.2f')}"
     )
@@ -223,9 +223,11 @@ def _sentence(numbers: Mapping[str, Any]) -> str:
 def gate_warnings(gate: Mapping[str, Any]) -> list[str]:
     """What must not be overlooked: a reference that is no better than the student, on all targets or on some."""
     if gate["pooled"] is None:
-        cure = "name some under evaluation.targets" if gate["unknown"] == NO_TARGETS else "compare them yourself"
+        cure = "compare bits a byte of both models on that text"
+        if gate["unknown"] == NO_TARGETS:
+            cure = "name some under evaluation.targets"
         return [
-            f"nobody knows whether the reference is better than the untrained student: {gate['unknown']}; "
+            f"it is not known whether the reference is better than the untrained student: {gate['unknown']}; "
             f"if it is not, its scores point nowhere; {cure}"
         ]
     cure = "train it longer, or on text nearer to the target"

@@ -113,7 +113,7 @@ def test_lines_name_each_target_and_all_of_them():
     found = {"a": PairedLosses.of(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.5]))}
     (line,) = gate_lines(gate_of(found))
     assert line == (
-        "a: 1.5000 nats a token against the untrained student's 2.2500: 0.7500 better; the student is ahead on 50.0% "
+        "a: 1.5000 nats a token, the untrained student 2.2500: 0.7500 better; the student is ahead on 50.0% "
         "of 2 tokens; correlation -1.00"
     )
     found["b"] = PairedLosses.of(torch.tensor([4.0, 4.0]), torch.tensor([3.0, 1.5]))
@@ -149,4 +149,4 @@ def test_without_target_text_nothing_is_known():
     gate = unknown_gate(NO_TARGETS)
     assert gate_lines(gate) == ["not compared with the student: the recipe names no target text"]
     (warning,) = gate_warnings(gate)
-    assert "nobody knows" in warning and "name some under evaluation.targets" in warning
+    assert "it is not known whether" in warning and "name some under evaluation.targets" in warning
