@@ -8,7 +8,6 @@ says what made the store, and its sizes are checked against the files, so openin
 checksums of the shard's files, which are compared block by block when a block is first read.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from tokensieve.corpus.corpus_manifest import (
+    MOST,
+    Shard,
+    StoredSource,
+    region_names,
+    stored_shard,
+    stored_source,
+    text,
+    whole,
+)
 from tokensieve.errors import UserError
 from tokensieve.stage import read_manifest
 from tokensieve.storage.checksums import SIDECAR_SUFFIX, CheckedArray, describe_damage
@@ -27,34 +36,6 @@ INDEX_SUFFIX = ".ds.index"
 REGIONS_SUFFIX = ".region.u8"
 OTHER_REGION = "other"
 """Name of region 0: characters outside every span that a document brings."""
-
-
-@dataclass(frozen=True)
-class StoredSource:
-    """One source of the corpus and what it came to."""
-
-    name: str
-    weight: float | None
-    """Share of the training windows; None: each window counts alike."""
-    tokens: int
-    documents: int
-    bytes: int
-    """UTF-8 bytes of the text."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One token file."""
-
-    name: str
-    source: int
-    """Index into the store's `sources`."""
-    tokens: int
-    documents: int
-    digest: str
-    """The digest at the end of the shard's checksum sidecar: it stands for every byte of the shard."""
-    start: int
-    """Corpus position of the shard's first token."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +52,6 @@ class Location:
 
 _PIECE = 1 << 22
 """Tokens that are looked at together."""
-_MOST = 1 << 56
-"""Tokens, documents or bytes that a manifest may speak of: more fit no file."""
 
 
 class TokenStore:
@@ -214,19 +193,18 @@ class TokenStore:
         if size not in (2, 4):
             raise self._damaged(f"token_size is {size!r:.40}, not 2 or 4")
         self._dtype = np.dtype(f"<u{size}")
-        self.tokens = _whole(outputs, "tokens", 1, _MOST)
-        self.documents = _whole(outputs, "documents", 1, _MOST)
-        self.bytes = _whole(outputs, "bytes", 1, _MOST)
-        self.vocab_size = _whole(outputs, "vocab_size", 1, 1 << 8 * size)
-        self.eos_token_id = _whole(outputs, "eos_token_id", 0, self.vocab_size - 1)
-        self.tokenizer = _text(outputs, "tokenizer")
-        self.regions = _region_names(outputs["regions"])
-        self.sources = tuple(_source(described) for described in outputs["sources"])
+        self.tokens = whole(outputs, "tokens", 1, MOST)
+        self.documents = whole(outputs, "documents", 1, MOST)
+        self.bytes = whole(outputs, "bytes", 1, MOST)
+        self.vocab_size = whole(outputs, "vocab_size", 1, 1 << 8 * size)
+        self.eos_token_id = whole(outputs, "eos_token_id", 0, self.vocab_size - 1)
+        self.tokenizer = text(outputs, "tokenizer")
+        self.regions = region_names(outputs["regions"])
+        self.sources = tuple(stored_source(described) for described in outputs["sources"])
         shards = []
         start = 0
         for described in outputs["shards"]:
-            shard = Shard(**described, start=start)
-            _check_shard(shard, len(self.sources))
+            shard = stored_shard(described, start, len(self.sources))
             shards.append(shard)
             start += shard.tokens
         self.shards = tuple(shards)
@@ -281,45 +259,3 @@ def extra_files(folder: Path, known: Collection[str]) -> Iterator[str]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in known and not path.name.startswith("."):
             yield f"{path}: does not belong to this store; remove it"
-
-
-# What comes from a file is checked before it is used as a size or a name.
-
-
-def _whole(outputs: dict[str, Any], key: str, least: int, most: int) -> int:
-    found = outputs[key]
-    if type(found) is not int or not least <= found <= most:
-        raise ValueError(key)
-    return found
-
-
-def _text(outputs: dict[str, Any], key: str) -> str:
-    found = outputs[key]
-    if not isinstance(found, str):
-        raise TypeError(key)
-    return found
-
-
-def _region_names(found: Any) -> tuple[str, ...] | None:
-    if found is None:
-        return None
-    if not (isinstance(found, list) and 1 <= len(found) <= 256 and all(isinstance(name, str) for name in found)):
-        raise TypeError("regions")
-    return tuple(found)
-
-
-def _source(described: dict[str, Any]) -> StoredSource:
-    weight = described["weight"]
-    if weight is not None and not (type(weight) in (int, float) and 0 < weight < float("inf")):
-        raise ValueError("weight")
-    counts = {key: _whole(described, key, 0, _MOST) for key in ("tokens", "documents", "bytes")}
-    return StoredSource(_text(described, "name"), weight, **counts)
-
-
-def _check_shard(shard: Shard, sources: int) -> None:
-    sound = re.fullmatch(r"[0-9]{5,20}", shard.name) and re.fullmatch(r"[0-9a-f]{32}", shard.digest)
-    numbers = (shard.source, shard.tokens, shard.documents)
-    if not sound or any(type(number) is not int for number in numbers):
-        raise ValueError(f"shard {shard.name[:40]!r}")
-    if not (0 <= shard.source < sources and 1 <= shard.documents <= shard.tokens):
-        raise ValueError(f"shard {shard.name}")

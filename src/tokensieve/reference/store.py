@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tokensieve.corpus.corpus_manifest import is_digest, whole
 from tokensieve.corpus.store import TokenStore, extra_files
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection
@@ -160,17 +161,25 @@ class ScoreStore:
         for key in ("corpus", "context"):
             if not isinstance(self.inputs[key], dict):
                 raise TypeError(key)
-        self.columns = tuple(self.outputs["columns"])
-        shards = self.outputs["shards"]
-        if not self.columns or not set(self.columns) <= set(COLUMNS):
-            raise ValueError(f"columns {self.columns}")
+        columns, shards = self.outputs["columns"], self.outputs["shards"]
+        # In the order of COLUMNS, each once: so a list of anything else differs from what it should be.
+        if (
+            not isinstance(columns, list)
+            or columns != [name for name in COLUMNS if name in columns]
+            or "loss" not in columns
+        ):
+            raise ValueError("columns")
+        self.columns = tuple(columns)
         if [shard["name"] for shard in shards] != [shard.name for shard in self.corpus.shards]:
             raise UserError(
                 f"{path}: holds {len(shards)} shards, the corpus {self.corpus.folder} has {len(self.corpus.shards)} "
                 f"(or others); score this one: {_AGAIN}"
             )
-        self._digests = [str(shard["digest"]) for shard in shards]
-        self._scored = [int(shard["scored"]) for shard in shards]
+        if not all(is_digest(shard["digest"]) for shard in shards):
+            raise ValueError("digest")
+        self._digests = [shard["digest"] for shard in shards]
+        tokens = [shard.tokens for shard in self.corpus.shards]
+        self._scored = [whole(shard, "scored", 0, most) for shard, most in zip(shards, tokens, strict=True)]
         self.scored_tokens = sum(self._scored)
 
     def _array(self, i: int, column: str) -> CheckedArray:
