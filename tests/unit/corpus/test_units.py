@@ -11,7 +11,8 @@ from tokensieve.corpus.tokenizers import open_tokenizer
 from tokensieve.corpus.units import Unit, UnitResult, _UnitFiles
 from tokensieve.errors import UserError
 
-TEXTS = ["one two three", "four", "five six"]
+TEXTS = ["one two three " * 4000, "four " * 9000, "five six " * 5000]
+"""More than a file holds back before it writes."""
 
 
 def document(text: str) -> Document:
@@ -37,17 +38,16 @@ def test_a_worker_that_outlived_its_run_does_not_spoil_the_next_ones_unit(
         monkeypatch.setattr("os.getpid", lambda: process)
         files.finish()
 
+    with opened(2) as new:
+        for text in TEXTS:
+            write(new, text)
+        finish(new, 2)
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(whole) == {"00000.ds", "00000.ds.index"}
     with opened(1) as old:
-        write(old, TEXTS[0])
-        with opened(2) as new:
-            for text in TEXTS:
-                write(new, text)
-            finish(new, 2)
-        whole = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".tmp"}
-        assert set(whole) == {"00000.ds", "00000.ds.index"}
-        for text in TEXTS[1:]:
+        for text in TEXTS:
             write(old, text)
-        assert {name: (tmp_path / name).read_bytes() for name in whole} == whole
+            assert {name: (tmp_path / name).read_bytes() for name in whole} == whole
         finish(old, 1)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
 
@@ -65,5 +65,5 @@ def test_a_unit_that_ends_early_is_an_error_and_not_an_endless_loop(encoder: Enc
     unit = Unit(0, 0, (Input("a.jsonl", 1, "jsonl"),))
     result = UnitResult(files.tokens, files.documents, files.bytes, ("other",))
     with pytest.raises(UserError, match="00000.ds: ends early; remove .* and tokenize again"):
-        write_shards(out, units, [unit], [result], labels=["a"], shard_tokens=1000, token_size=2)
+        write_shards(out, units, [unit], [result], labels=["a"], shard_tokens=10**6, token_size=2)
     assert not (out / "00000.ds").exists()
