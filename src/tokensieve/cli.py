@@ -118,6 +118,7 @@ def tokenize(recipe: RecipePath, overrides: Overrides = None) -> None:
 def reference(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Clean text -> reference model."""
     _stage("reference")(load_recipe(recipe, overrides or []))
+    _stage("leave_process_group")()
 
 
 @app.command()
@@ -139,6 +140,7 @@ def score(
 def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Token store and scores -> one model for each arm."""
     _stage("train")(load_recipe(recipe, overrides or []))
+    _stage("leave_process_group")()
 
 
 @app.command()

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
@@ -185,6 +187,14 @@ def _finish(recipe: Recipe) -> None:
     # Last, so that a refused command leaves the recipe of what is there.
     if is_main_process():
         save_recipe(recipe, recipe.folder / "recipe.yaml")
+
+
+def leave_process_group() -> None:
+    """Under torchrun: all together. A process that merely ends can abort another that is still at it."""
+    if torch.distributed.is_initialized():
+        state = PartialState()
+        state.wait_for_everyone()
+        state.destroy_process_group()
 
 
 def _say(text: str, style: str = "") -> None:
