@@ -54,6 +54,17 @@ def both(*steps: Callable[[], None]) -> Callable[[], None]:
     return lambda: [step() for step in steps] and None  # type: ignore[func-returns-value]
 
 
+def slow_to_look() -> None:
+    """While one worker looks for files to clear away, the other may commit them."""
+    glob, draw = Path.glob, random.Random(os.getpid())
+
+    def late(self: Path, pattern: str) -> Any:
+        time.sleep(draw.uniform(0, 0.02))
+        return glob(self, pattern)
+
+    Path.glob = late  # type: ignore[method-assign,assignment]
+
+
 def without_locks_folder(folder: Path) -> dict[str, Any]:
     """Without locks nobody is sure to be the last: the folder of locks, and what was thrown away, may stay."""
     return {name: data for name, data in snapshot(folder).items() if not name.startswith(".")}
@@ -66,8 +77,8 @@ def test_two_workers_do_every_shard_at_once_and_the_first_one_wins(
 ) -> None:
     """Both begin with the first shard and go on in step; one has other bytes."""
     processes = [
-        scoring.start(place, before=broken),
-        scoring.start(place, before=both(broken, other_bytes)),
+        scoring.start(place, before=both(broken, slow_to_look)),
+        scoring.start(place, before=both(broken, slow_to_look, other_bytes)),
     ]
     for process in processes:
         finish(process, scoring.log)

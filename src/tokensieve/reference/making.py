@@ -114,7 +114,8 @@ def work_through(
                 workers.look_elsewhere()
                 if claim is None or is_committed(workers.folder, name):
                     continue
-                discard_leftovers(workers.folder, name)
+                if workers.have_locks:
+                    discard_leftovers(workers.folder, name)
                 done = 0
 
                 def tell(count: int) -> None:

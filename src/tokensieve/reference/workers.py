@@ -42,6 +42,8 @@ class Workers:
     def __init__(self, folder: Path, mirror: StoreMirror | None = None) -> None:
         self.folder = folder
         self.mirror = mirror
+        self.have_locks = True
+        """False as soon as the file system has refused one: claims no longer keep others away."""
         self._locks = folder / WORKERS
 
     def look_elsewhere(self) -> None:
@@ -112,7 +114,7 @@ class Workers:
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
-                held = without
+                self.have_locks, held = False, without
             yield held
         finally:
             os.close(handle)
@@ -170,7 +172,10 @@ def is_committed(folder: Path, name: str) -> bool:
 
 
 def discard_leftovers(folder: Path, name: str) -> None:
-    """Remove files of a shard that is not committed: somebody took its sidecar away to have it made again."""
+    """Remove files of a shard that is not committed: somebody took its sidecar away to have it made again.
+
+    Only for the one who holds the shard's lock: those files may also be a commit that is just happening.
+    """
     if not is_committed(folder, name):
         for path in folder.glob(f"{name}.*"):
             if path.is_file():
