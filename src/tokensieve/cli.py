@@ -152,6 +152,16 @@ def run(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+@_resumable
+def compare(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Arms x seeds under matched conditions: does token selection help on this data? Writes comparison.html."""
+    from tokensieve.compare.comparing import compare, written
+
+    loaded = load_recipe(recipe, overrides or [])
+    _print_comparison(compare(loaded), written(loaded))
+
+
+@app.command()
 def plan(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -218,6 +228,39 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
     # Not markup and not wrapped: a path is printed as it is.
     written = f"{out / 'summary.json'} and {out / 'report.html'}"
     console.print(f"{summary['seconds']:.0f} s in all; {written}", markup=False, soft_wrap=True)
+
+
+def _print_comparison(comparison: dict[str, Any], written: tuple[Path, Path]) -> None:
+    count = len(comparison["seeds"])
+    table = Table(title="Held-out target text", title_justify="left", box=SIMPLE)
+    for name in ("arm", "nats a token", "95 % interval", "against plain training", "against random"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    against = {
+        (found["arm"], comparison["arms"][found["other"]]["kind"]): found
+        for found in comparison["differences"]
+        if found["text"] == "target"
+    }
+    for key, arm in comparison["arms"].items():
+        loss = arm["target_loss"]
+        table.add_row(
+            key,
+            _number(loss["mean"]),
+            _interval(loss),
+            *(_interval(against.get((key, kind)), signed=True) for kind in ("clm", "random")),
+        )
+    table.add_row("start", _number(comparison["start"]["target_loss"]), "", "", "")
+    if comparison["reference"] is not None:
+        table.add_row("reference", _number(comparison["reference"]["target_loss"]), "", "", "")
+    console.print(table)
+    console.print(f"{count} seeds, intervals of 95 %; below zero is better", markup=False)
+    console.print(f"{comparison['answer']['lead']} {comparison['answer']['sentence']}", markup=False)
+    console.print(" and ".join(map(str, written)), markup=False, soft_wrap=True)
+
+
+def _interval(found: dict[str, Any] | None, signed: bool = False) -> str:
+    if found is None or found["low"] is None:
+        return ""
+    return f"{found['low']:+.3f} to {found['high']:+.3f}" if signed else f"{found['low']:.3f} to {found['high']:.3f}"
 
 
 def _number(value: float | None) -> str:

@@ -6,6 +6,7 @@ when it is finished and resumes when it was interrupted.
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from transformers.utils import logging as transformers_logging
 
 from tokensieve.carry_over.foreign import carry_over
 from tokensieve.carry_over.token_pair import open_pair
+from tokensieve.corpus.embedded import write_embedded
 from tokensieve.corpus.run_stores import bring_folder, make_tokens, open_tokens, share_folder, store_mirror
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.tokenizers import MANIFEST as TOKENIZER_MANIFEST
 from tokensieve.corpus.tokenizers import load_tokenizer, tokenizer_digest
 from tokensieve.errors import UserError
 from tokensieve.evaluation.reference_gate import gate_lines, gate_warnings
-from tokensieve.recipe import Recipe, save_recipe
+from tokensieve.recipe import EMBEDDED, EMBEDDED_FOLDER, Recipe, Source, save_recipe
 from tokensieve.reference.scoring import score_corpus
 from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
 from tokensieve.reference.store import ScoreStore
@@ -41,6 +43,8 @@ def tokenize(recipe: Recipe) -> TokenStore:
     _refuse_out_among_sources(recipe)
     _start(recipe, "tokenize", several_processes=False)
     out, section = recipe.folder, recipe.corpus
+    if recipe.data_dir == EMBEDDED:
+        _write_embedded(recipe.folder / EMBEDDED_FOLDER)
     load_tokenizer(
         recipe.tokenizer,
         recipe.model,
@@ -56,11 +60,23 @@ def tokenize(recipe: Recipe) -> TokenStore:
     if recipe.reference.sources:
         clean = make_tokens(recipe, "clean", recipe.reference.sources)
         _say(f"clean text: {clean.tokens:,} tokens, {clean.documents:,} documents")
-    for target in recipe.evaluation.targets:
+    for target in recipe.evaluation.targets + recipe.evaluation.general:
         held_out = make_tokens(recipe, f"targets/{target.label}", (target,))
-        _say(f"target {target.label}: {held_out.tokens:,} tokens, {held_out.documents:,} documents")
+        kind = "target" if target in recipe.evaluation.targets else "general text"
+        _say(f"{kind} {target.label}: {held_out.tokens:,} tokens, {held_out.documents:,} documents")
     _finish(recipe)
     return corpus
+
+
+def _write_embedded(folder: Path) -> None:
+    counts = write_embedded(folder)
+    sizes = ", ".join(
+        f"{name} {counts[name]['documents']:,} documents ({counts[name]['bytes'] / 1e6:.1f} MB)"
+        for name in ("noisy", "clean", "target")
+    )
+    _say(f"text: sympy {counts['sympy']}: {sizes}")
+    if counts["note"] is not None:
+        _say(counts["note"])
 
 
 def _existing_corpus(recipe: Recipe) -> TokenStore:
@@ -82,8 +98,8 @@ def reference(recipe: Recipe) -> dict[str, Any]:
     for line in gate_lines(numbers["gate"]):
         _say(f"reference: {line}")
     if is_main_process():
-        _warn(gate_warnings(numbers["gate"]))
-    share_folder(recipe, "reference", REFERENCE_MANIFEST)
+        warn(gate_warnings(numbers["gate"]))
+    share_folder(recipe, recipe.reference.name, REFERENCE_MANIFEST)
     _finish(recipe)
     return numbers
 
@@ -128,15 +144,16 @@ def train(recipe: Recipe) -> dict[str, dict[str, Any]]:
     _start(recipe, "train")
     open_scores(recipe)  # says which stage is missing
     if is_main_process():
-        _warn(run_warnings(recipe))
+        warn(run_warnings(recipe))
     numbers = train_arms(recipe)
     if is_main_process():
-        _warn(unmatched_control(recipe, numbers))
+        warn(unmatched_control(recipe, numbers))
     _finish(recipe)
     return numbers
 
 
-def _warn(warnings: list[str]) -> None:
+def warn(warnings: Sequence[str]) -> None:
+    """Print warnings, loudly."""
     for warning in warnings:
         console.print(f"warning: {warning}", style="bold yellow", markup=False, soft_wrap=True)
 
@@ -162,7 +179,7 @@ def run(recipe: Recipe, started: float | None = None) -> dict[str, Any]:
 
 def _refuse_out_among_sources(recipe: Recipe) -> None:
     """A folder source stands for all files below it: a second run would read what the first one wrote."""
-    for source in (*recipe.corpus.sources, *recipe.reference.sources, *recipe.evaluation.targets):
+    for source in _sources(recipe):
         folder = Path(source.path or "").expanduser()
         if source.path is not None and folder.is_dir() and recipe.folder.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{recipe.out}: `out` is inside the source {source.path}; choose an `out` elsewhere")
@@ -170,6 +187,11 @@ def _refuse_out_among_sources(recipe: Recipe) -> None:
             raise UserError(
                 f"{recipe.storage}: `storage` is inside the source {source.path}; choose a `storage` elsewhere"
             )
+
+
+def _sources(recipe: Recipe) -> list[Source]:
+    evaluation = recipe.evaluation
+    return [*recipe.corpus.sources, *recipe.reference.sources, *evaluation.targets, *evaluation.general]
 
 
 def _start(recipe: Recipe, stage: str, *, several_processes: bool = True) -> None:
@@ -180,7 +202,7 @@ def _start(recipe: Recipe, stage: str, *, several_processes: bool = True) -> Non
     recipe.folder.mkdir(parents=True, exist_ok=True)
     _say(stage, style="bold")
     bring_folder(recipe, "tokenizer", TOKENIZER_MANIFEST)
-    bring_folder(recipe, "reference", REFERENCE_MANIFEST)
+    bring_folder(recipe, recipe.reference.name, REFERENCE_MANIFEST)
 
 
 def _finish(recipe: Recipe) -> None:

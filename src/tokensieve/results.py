@@ -23,7 +23,7 @@ from tokensieve.training.setup import load, on_device, run_tokenizer
 
 def finished_seconds(recipe: Recipe) -> float:
     """Wall seconds of the stages that are finished already."""
-    stages = ["corpus/corpus.json", "clean/corpus.json", "reference/reference.json"]
+    stages = ["corpus/corpus.json", "clean/corpus.json", f"{recipe.reference.name}/reference.json"]
     stages += [f"targets/{target.label}/corpus.json" for target in recipe.evaluation.targets]
     stages += [f"scores/{recipe.score.name}/scores.json", *(f"models/{arm}/run.json" for arm in recipe.train.arms)]
     paths = [recipe.folder / stage for stage in stages]
@@ -152,7 +152,8 @@ def _train_curve(lines: list[dict[str, Any]]) -> list[list[float | None]]:
 
 def _regions(arms: dict[str, Any]) -> list[dict[str, Any]] | None:
     """Share of each region's candidates that each selecting arm kept over the whole run."""
-    selecting = {arm: numbers["regions"] for arm, numbers in arms.items() if arm != "clm" and numbers["regions"]}
+    kept = {arm: (numbers["keep_rates"] or {}).get("region") for arm, numbers in arms.items() if arm != "clm"}
+    selecting = {arm: regions for arm, regions in kept.items() if regions}
     if not selecting:
         return None
     rows = next(iter(selecting.values()))
@@ -163,7 +164,6 @@ def _regions(arms: dict[str, Any]) -> list[dict[str, Any]] | None:
             "kept": {arm: regions[i]["kept"] / regions[i]["tokens"] for arm, regions in selecting.items()},
         }
         for i, row in enumerate(rows)
-        if row["tokens"]
     ]
 
 

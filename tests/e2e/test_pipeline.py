@@ -217,8 +217,10 @@ def test_two_processes_train_what_one_trains(recipe, tokensieve, tmp_path):
     one, two = (read(tmp_path / name / "models" / "slm" / "run.json")["outputs"] for name in ("run", "two"))
     assert two["tokens_seen"] == one["tokens_seen"]
     assert two["target_loss"] == pytest.approx(one["target_loss"], abs=2e-3)
-    assert two["regions"] is not None
-    assert sum(row["tokens"] for row in two["regions"]) == sum(row["tokens"] for row in one["regions"])
+    assert two["keep_rates"]["region"] is not None
+    assert sum(row["tokens"] for row in two["keep_rates"]["region"]) == sum(
+        row["tokens"] for row in one["keep_rates"]["region"]
+    )
     left, right = (load_file(tmp_path / name / "models" / "slm" / "model.safetensors") for name in ("run", "two"))
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=1e-2, atol=2e-3)

@@ -14,7 +14,9 @@ _INTERLEAVING = 1
 _FIRST_SOURCE = 2
 
 
-def sample_order(store: TokenStore, length: int, samples: int, *, seed: int) -> np.ndarray:
+def sample_order(
+    store: TokenStore, length: int, samples: int, *, seed: int, held_out: np.ndarray | None = None
+) -> np.ndarray:
     """Which window each sample is.
 
     Without weights: passes over all windows, each with its own permutation. With weights: source s gets
@@ -26,6 +28,7 @@ def sample_order(store: TokenStore, length: int, samples: int, *, seed: int) -> 
         length: T, in tokens.
         samples: windows to draw.
         seed: of all permutations.
+        held_out: numbers of windows that are never drawn.
 
     Returns:
         int64 [samples], pass * n_windows + window: the `order` of `Windows`. A weighted source counts its own
@@ -45,6 +48,8 @@ def sample_order(store: TokenStore, length: int, samples: int, *, seed: int) -> 
         )
         for source in range(len(store.sources))
     ]
+    held_out = np.empty(0, dtype=np.int64) if held_out is None else held_out
+    windows_of = [np.setdiff1d(windows, held_out, assume_unique=True) for windows in windows_of]
     for source, windows in zip(store.sources, windows_of, strict=True):
         if len(windows) == 0:
             raise UserError(
@@ -52,7 +57,8 @@ def sample_order(store: TokenStore, length: int, samples: int, *, seed: int) -> 
                 f"of {length} tokens; give it more text, remove it, or lower context.length"
             )
     if store.sources[0].weight is None:
-        return _passes(np.arange(n_windows), samples, n_windows, seed, _ALL_SOURCES)
+        drawn = np.setdiff1d(np.arange(n_windows), held_out, assume_unique=True)
+        return _passes(drawn, samples, n_windows, seed, _ALL_SOURCES)
 
     shares = _shares([source.weight or 0.0 for source in store.sources], samples)
     turns = np.repeat(np.arange(len(shares)), shares)[_permutation(samples, seed, _INTERLEAVING, 0)]

@@ -7,9 +7,10 @@ mask are those of training. Every arm and the reference are measured by this one
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -28,6 +29,8 @@ class TargetLoss:
     """Tokens with a label: no first token of a window or a document."""
     tokens_per_byte: float
     """All tokens of the text (EOS included) over its UTF-8 bytes."""
+    by_document: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """The same sum and count for each document, float64 [2, documents]; None for texts that were pooled."""
 
     @property
     def loss(self) -> float:
@@ -64,10 +67,10 @@ class Targets:
             model.train(training)
 
     def _evaluate(self, handle: SelectiveHandle, store: TokenStore) -> TargetLoss:
-        windows = Windows(store, self.length, document_mask=self.document_mask)
+        windows = Windows(store, self.length, document_mask=self.document_mask, document_ids=True)
         device = handle.model.device
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        sums = torch.zeros(2, dtype=torch.float64, device=device)
+        sums = np.zeros((2, store.documents))
         starts = range(0, len(windows), self.batch_size)
         for turn in range(math.ceil(len(starts) / ranks)):
             # Sharded engines need the same number of forwards on every rank: a rank without a batch of its
@@ -76,14 +79,17 @@ class Targets:
             start = starts[min(index, len(starts) - 1)]
             batch = windows.__getitems__(list(range(start, min(start + self.batch_size, len(windows)))))
             inputs: dict[str, Any] = {name: batch[name].to(device) for name in ("input_ids", "position_ids")}
-            labels = batch["labels"].to(device)
-            losses, _ = handle.token_losses(labels, **inputs)
+            losses, _ = handle.token_losses(batch["labels"].to(device), **inputs)
             if index < len(starts):
-                sums[0] += losses.sum(dtype=torch.float64)
-                sums[1] += (labels != IGNORED).sum()
+                live = (batch["labels"] != IGNORED).numpy()
+                documents = batch["document_ids"].numpy()[live]
+                sums[0] += np.bincount(documents, losses.double().cpu().numpy()[live], minlength=store.documents)
+                sums[1] += np.bincount(documents, minlength=store.documents)
         if ranks > 1:
-            dist.all_reduce(sums)
-        return TargetLoss(sums[0].item(), int(sums[1].item()), store.tokens / store.bytes)
+            shared = torch.from_numpy(sums).to(device)
+            dist.all_reduce(shared)
+            sums = shared.cpu().numpy()
+        return TargetLoss(float(sums[0].sum()), int(sums[1].sum()), store.tokens / store.bytes, sums)
 
 
 def pooled(losses: Mapping[str, TargetLoss]) -> TargetLoss:

@@ -18,7 +18,7 @@ from tokensieve.planning.storage import storage
 from tokensieve.recipe import ModelSection, Recipe, suggest
 from tokensieve.selection import SelectionPolicy
 from tokensieve.stage import read_json
-from tokensieve.training.arms import needs_reference, needs_scores
+from tokensieve.training.arms import arm_policy, needs_reference, needs_scores
 
 UTILISATION = 0.29
 """Share of the peak that a run reaches. The paper's own bill implies 0.25 at 1.1B and 0.34 at 7B on H100s;
@@ -120,15 +120,23 @@ def training_flops(shape: ModelShape, length: int, head: float = 6.0, recompute:
     return (4.0 if recompute else 3.0) * forward + head * shape.head
 
 
-def head_units(arm: str, recipe: Recipe) -> float:
-    """Cost of the output layer for one arm, in units of V·D a token, once warm-up and schedule are over."""
-    selection = recipe.train.selection
-    if arm in ("clm", "reference") or selection.selects_everything:
+def head_units(policy: SelectionPolicy, kept: float = 0.0) -> float:
+    """Cost of the output layer under a policy, in units of V·D a token.
+
+    Args:
+        policy: of one optimizer step; of one that follows steps, what holds when warm-up and schedule are over.
+        kept: share of a micro-step's tokens whose logits the first pass leaves for the second: 1 if the micro-step
+            fits into one chunk of `head.default_chunk_rows`. Selected rows there cost 4 more units instead of 6.
+
+    Returns:
+        6 where every token is trained on; else 2 for the first pass, if the score needs one, and 6 for each
+        selected row. Policies whose ratio is a divisor only are taken by it.
+    """
+    if policy.selects_everything:
         return 6.0
-    live = arm == "slm" and selection.needs_live_loss
     # A blend and soft weights give every token a gradient.
-    everywhere = selection.alpha < 1 or (arm == "slm" and selection.temperature is not None)
-    return (2.0 if live else 0.0) + 6.0 * (1.0 if everywhere else selection.ratio)
+    share = 1.0 if policy.alpha < 1 or policy.temperature is not None else policy.ratio
+    return 2.0 + (6.0 - 2.0 * kept) * share if policy.needs_live_loss else 6.0 * share
 
 
 def mean_ratio(selection: SelectionPolicy, steps: int) -> float:
@@ -155,7 +163,9 @@ def _training(
     section = recipe.reference.model or recipe.model if name == "reference" else recipe.model
     memory = training_memory(shape, section.dtype, trainer, ranks, rows * recipe.context.length)
     ratio = mean_ratio(recipe.train.selection, tokens // step) if name in ("slm", "random") else 1.0
-    per_token = training_flops(shape, recipe.context.length, head_units(name, recipe), memory.recompute)
+    # The reference is trained on every token of its text.
+    units = 6.0 if name == "reference" else head_units(arm_policy(recipe, name))
+    per_token = training_flops(shape, recipe.context.length, units, memory.recompute)
     return {
         "name": name,
         "devices": ranks,

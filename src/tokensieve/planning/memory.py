@@ -57,9 +57,7 @@ def training_memory(
     size = DTYPE_BYTES[dtype]
     autocast = bool(trainer.get("bf16") or trainer.get("fp16"))
     sharded = ranks > 1 and bool(trainer.get("fsdp"))
-    settings = trainer.get("fsdp_config")
-    inside = isinstance(settings, Mapping) and bool(settings.get("activation_checkpointing"))
-    recompute = inside or bool(trainer.get("activation_checkpointing") or trainer.get("gradient_checkpointing"))
+    recompute = recomputes(trainer)
     owned = shape.parameters * size / (ranks if sharded else 1)
     if sharded:
         # Two layers are gathered at once (one works, the next arrives), embedding and head beside them.
@@ -76,6 +74,13 @@ def training_memory(
         sharded=sharded,
         recompute=recompute,
     )
+
+
+def recomputes(trainer: Mapping[str, Any]) -> bool:
+    """Whether a recipe's trainer options ask for activation checkpointing."""
+    settings = trainer.get("fsdp_config")
+    inside = isinstance(settings, Mapping) and bool(settings.get("activation_checkpointing"))
+    return inside or bool(trainer.get("activation_checkpointing") or trainer.get("gradient_checkpointing"))
 
 
 def scoring_memory(shape: ModelShape, dtype: str, device_tokens: int) -> Memory:

@@ -1,8 +1,11 @@
 """A recipe: one YAML file, read into frozen dataclasses. It says what a run is made of; nothing else does."""
 
+from tokensieve.recipe.comparison import COMPARE_ARMS, CompareSection
 from tokensieve.recipe.reading import build, dump, load_recipe, save_recipe, suggest
 from tokensieve.recipe.sections import (
     ARMS,
+    EMBEDDED,
+    EMBEDDED_FOLDER,
     ContextSection,
     CorpusSection,
     EvaluationSection,
@@ -15,9 +18,14 @@ from tokensieve.recipe.sections import (
     TokenizerSection,
     TrainSection,
 )
+from tokensieve.recipe.task import TaskSection
 
 __all__ = [
     "ARMS",
+    "COMPARE_ARMS",
+    "EMBEDDED",
+    "EMBEDDED_FOLDER",
+    "CompareSection",
     "ContextSection",
     "CorpusSection",
     "EvaluationSection",
@@ -28,6 +36,7 @@ __all__ = [
     "ScoreSection",
     "Source",
     "TokenizerSection",
+    "TaskSection",
     "TrainSection",
     "build",
     "dump",

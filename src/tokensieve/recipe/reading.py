@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from tokensieve.errors import UserError
-from tokensieve.recipe.sections import Recipe
+from tokensieve.recipe.sections import EMBEDDED, EMBEDDED_FOLDER, Recipe
 from tokensieve.recipe.yaml_text import Dumper, TextError, parse
 
 
@@ -27,13 +27,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; `recipes/NAME.yaml`, where there is none, is the one that comes with tokensieve.
         overrides: `key.sub=value` texts; values are YAML, list items are named by number.
 
     Raises:
         UserError: unreadable file, invalid YAML, unknown key, wrong type or value.
     """
-    path = Path(path)
+    path = _shipped(Path(path))
     try:
         data = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -48,6 +48,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _apply_override(data, override)
     recipe = build(Recipe, data, str(path))
     return _fill_data_dir(recipe, str(path))
+
+
+def _shipped(path: Path) -> Path:
+    """The recipe that comes with the package, if there is none at a path that looks like one's."""
+    if path.exists() or path.parts[:1] != ("recipes",):
+        return path
+    shipped = Path(__file__).parents[1] / path
+    return shipped if shipped.exists() else path
 
 
 def dump(section: Any) -> dict[str, Any]:
@@ -176,6 +184,8 @@ def _fill_data_dir(value: Any, place: str, data_dir: str | None = None) -> Any:
     """Replace `{data_dir}` in every path, folder and name of the recipe."""
     if isinstance(value, Recipe):
         data_dir = value.data_dir
+        if data_dir == EMBEDDED:
+            data_dir = str(value.folder / EMBEDDED_FOLDER)
     if isinstance(value, tuple):
         return tuple(_fill_data_dir(item, place, data_dir) for item in value)
     if isinstance(value, str) and "{data_dir}" in value:
@@ -186,7 +196,7 @@ def _fill_data_dir(value: Any, place: str, data_dir: str | None = None) -> Any:
         changed = {
             item.name: _fill_data_dir(getattr(value, item.name), place, data_dir)
             for item in dataclasses.fields(value)
-            if item.name != "template"
+            if item.name not in ("template", "data_dir")
         }
         return dataclasses.replace(value, **changed)
     return value

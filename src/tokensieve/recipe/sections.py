@@ -12,36 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokensieve.recipe.checks import require, require_booleans, require_folder_name, require_tokens
+from tokensieve.recipe.comparison import CompareSection
+from tokensieve.recipe.task import TaskSection
 from tokensieve.selection.policy import SelectionPolicy
 
 ARMS = ("clm", "random", "slm")
+EMBEDDED = "embedded"
+"""The `data_dir` of a recipe that runs on text which is on every machine: sympy's own sources."""
+EMBEDDED_FOLDER = "data"
+"""Where that text is written, below `out`."""
 
-_MOST_TOKENS = 10**15
-"""A hundred times the largest corpus there is: more is a slip of the keyboard, and would not fit in memory."""
 _MOST_EVALUATIONS = 10_000
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _require_folder_name(name: str) -> None:
-    _require(
-        re.fullmatch(r"\w[\w.-]*", name) is not None,
-        f"name {name!r} is not a folder name: use letters, digits, _ . and -, beginning with a letter, digit or _",
-    )
-
-
-def _require_booleans(options: Mapping[str, Any]) -> None:
-    # Handed on as they are, such a text would be true, whatever it says; only strategies know a "no".
-    for name, value in options.items():
-        word = isinstance(value, str) and value.lower() in ("yes", "no", "on", "off")
-        _require(not word or str(name).endswith("_strategy"), f"{name} is the text {value!r}; write true or false")
-
-
-def _require_tokens(tokens: int) -> None:
-    _require(1 <= tokens <= _MOST_TOKENS, f"tokens must be from 1 to {_MOST_TOKENS:.0e}, not {tokens}")
 
 
 @dataclass(frozen=True)
@@ -77,14 +59,14 @@ class Source:
     [start, end]: one span, named by the field. A source without regions is one region beside those with."""
 
     def __post_init__(self) -> None:
-        _require((self.path is None) != (self.hub is None), "give exactly one of path and hub")
-        _require(self.every >= 1, f"every must be at least 1, not {self.every}")
-        _require(
+        require((self.path is None) != (self.hub is None), "give exactly one of path and hub")
+        require(self.every >= 1, f"every must be at least 1, not {self.every}")
+        require(
             self.weight is None or (self.weight > 0 and math.isfinite(self.weight)),
             f"weight must be above 0 and finite, not {self.weight}",
         )
         if self.name is not None:
-            _require_folder_name(self.name)
+            require_folder_name(self.name)
 
     @property
     def label(self) -> str:
@@ -110,8 +92,8 @@ class ModelSection:
     """Runs Python code that comes with the model. Off unless you trust its author."""
 
     def __post_init__(self) -> None:
-        _require((self.name is None) != (self.fresh is None), "give exactly one of name and fresh")
-        _require_booleans(self.fresh or {})
+        require((self.name is None) != (self.fresh is None), "give exactly one of name and fresh")
+        require_booleans(self.fresh or {})
 
 
 @dataclass(frozen=True)
@@ -128,8 +110,8 @@ class TokenizerSection:
     """Runs Python code that comes with the tokenizer."""
 
     def __post_init__(self) -> None:
-        _require(self.name is None or self.train_vocab is None, "give name or train_vocab, not both")
-        _require(
+        require(self.name is None or self.train_vocab is None, "give name or train_vocab, not both")
+        require(
             self.train_vocab is None or self.train_vocab >= 257,
             f"train_vocab must be at least 257 (256 bytes and the end-of-text token), not {self.train_vocab}",
         )
@@ -145,7 +127,7 @@ class ContextSection:
     """Attention stays inside a document. `false` packs plainly, as the paper most likely did."""
 
     def __post_init__(self) -> None:
-        _require(self.length >= 2, f"length must be at least 2, not {self.length}")
+        require(self.length >= 2, f"length must be at least 2, not {self.length}")
 
 
 @dataclass(frozen=True)
@@ -164,13 +146,13 @@ class CorpusSection:
     """A larger document is an error: tokenizers need about 130 times its size in memory."""
 
     def __post_init__(self) -> None:
-        _require(self.existing is None or not self.sources, "existing and sources exclude each other")
-        _require(self.existing is not None or len(self.sources) > 0, "sources is empty: name at least one")
+        require(self.existing is None or not self.sources, "existing and sources exclude each other")
+        require(self.existing is not None or len(self.sources) > 0, "sources is empty: name at least one")
         weighted = [source.weight is not None for source in self.sources]
-        _require(all(weighted) or not any(weighted), "give weight to every source or to none")
-        _require(self.shard_tokens >= 2, "shard_tokens must be at least 2")
-        _require(self.workers >= 1, "workers must be at least 1")
-        _require(self.max_document_mb >= 1, "max_document_mb must be at least 1")
+        require(all(weighted) or not any(weighted), "give weight to every source or to none")
+        require(self.shard_tokens >= 2, "shard_tokens must be at least 2")
+        require(self.workers >= 1, "workers must be at least 1")
+        require(self.max_document_mb >= 1, "max_document_mb must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -181,6 +163,10 @@ class ReferenceSection:
     """The clean text."""
     existing: str | None = None
     """A finished reference model (folder or Hub id); nothing is trained."""
+    on_corpus: bool = False
+    """Self-reference: train it on the corpus itself, where there is no clean text (the paper's appendix H)."""
+    name: str = "reference"
+    """Folder under `out`; several references of one corpus live side by side, like several scores."""
     model: ModelSection | None = None
     """Where the reference starts. Default: the recipe's `model`."""
     epochs: float | None = None
@@ -191,15 +177,20 @@ class ReferenceSection:
     """transformers.TrainingArguments."""
 
     def __post_init__(self) -> None:
-        _require_booleans(self.trainer)
+        require_booleans(self.trainer)
+        require_folder_name(self.name)
         if self.existing is not None:
-            _require(not self.sources, "existing and sources exclude each other")
+            require(not self.sources and not self.on_corpus, "existing excludes sources and on_corpus")
             return
-        _require(len(self.sources) > 0, "name the clean text under sources, or an existing reference model")
-        _require((self.epochs is None) != (self.tokens is None), "give exactly one of epochs and tokens")
+        require(not (self.sources and self.on_corpus), "sources and on_corpus exclude each other")
+        require(
+            len(self.sources) > 0 or self.on_corpus,
+            "name the clean text under sources, or an existing reference model (or set on_corpus: true)",
+        )
+        require((self.epochs is None) != (self.tokens is None), "give exactly one of epochs and tokens")
         if self.tokens is not None:
-            _require_tokens(self.tokens)
-        _require(
+            require_tokens(self.tokens)
+        require(
             self.epochs is None or (self.epochs > 0 and math.isfinite(self.epochs)),
             f"epochs must be above 0 and finite, not {self.epochs}",
         )
@@ -226,13 +217,13 @@ class ScoreSection:
     """Autocast type of the forward pass; losses are float32 either way."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "batch_size must be at least 1")
-        _require(not (self.online and self.carry_over), "online and carry_over exclude each other: store the scores")
-        _require(
+        require(self.batch_size >= 1, "batch_size must be at least 1")
+        require(not (self.online and self.carry_over), "online and carry_over exclude each other: store the scores")
+        require(
             not (self.carry_over and (self.entropy or self.correct)),
             "carry_over carries losses only: remove entropy and correct",
         )
-        _require_folder_name(self.name)
+        require_folder_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -249,18 +240,18 @@ class TrainSection:
     """transformers.TrainingArguments."""
 
     def __post_init__(self) -> None:
-        _require_tokens(self.tokens)
-        _require_booleans(self.trainer)
-        _require(len(self.arms) > 0, "arms is empty: name at least one")
-        _require(len(set(self.arms)) == len(self.arms), f"arms names one twice: {', '.join(self.arms)}; keep one")
-        _require(self.selection.seed == 0, "selection.seed is decided by the recipe's seed: remove it")
+        require_tokens(self.tokens)
+        require_booleans(self.trainer)
+        require(len(self.arms) > 0, "arms is empty: name at least one")
+        require(len(set(self.arms)) == len(self.arms), f"arms names one twice: {', '.join(self.arms)}; keep one")
+        require(self.selection.seed == 0, "selection.seed is decided by the recipe's seed: remove it")
         for score in self.selection.scores:
-            _require(
+            require(
                 score not in ("history_loss", "mask"),
                 f"selection.score {score!r} reads a column that no stage writes; use make_selective in your own loop",
             )
         for arm in self.arms:
-            _require(arm in ARMS, f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
+            require(arm in ARMS, f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
 
 
 @dataclass(frozen=True)
@@ -269,16 +260,19 @@ class EvaluationSection:
 
     targets: tuple[Source, ...] = ()
     """One or more sets of text; each gets its own loss."""
+    general: tuple[Source, ...] = ()
+    """Held-out text of other kinds, measured apart: what training on the targets' kind may make a model forget."""
     count: int = 10
     """Evaluations along a training run, the one before the first step not counted."""
     batch_size: int = 8
     """Windows per forward pass."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.count <= _MOST_EVALUATIONS, f"count must be from 1 to {_MOST_EVALUATIONS}, not {self.count}")
-        _require(self.batch_size >= 1, "batch_size must be at least 1")
-        names = [target.label for target in self.targets]
-        _require(len(set(names)) == len(names), f"two targets share a name: {names}; give each a name")
+        require(1 <= self.count <= _MOST_EVALUATIONS, f"count must be from 1 to {_MOST_EVALUATIONS}, not {self.count}")
+        require(self.batch_size >= 1, "batch_size must be at least 1")
+        require(not self.general or len(self.targets) > 0, "general text is measured beside targets: name those too")
+        names = [target.label for target in self.targets + self.general]
+        require(len(set(names)) == len(names), f"two targets share a name: {names}; give each a name")
 
 
 @dataclass(frozen=True)
@@ -291,8 +285,8 @@ class PlanSection:
     """Tokens of the clean text."""
 
     def __post_init__(self) -> None:
-        _require(self.corpus_tokens is None or self.corpus_tokens >= 1, "corpus_tokens must be at least 1")
-        _require(self.clean_tokens is None or self.clean_tokens >= 1, "clean_tokens must be at least 1")
+        require(self.corpus_tokens is None or self.corpus_tokens >= 1, "corpus_tokens must be at least 1")
+        require(self.clean_tokens is None or self.clean_tokens >= 1, "clean_tokens must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -307,7 +301,8 @@ class Recipe:
     reference: ReferenceSection
     train: TrainSection
     data_dir: str | None = None
-    """What `{data_dir}` stands for in paths."""
+    """What `{data_dir}` stands for in paths. `embedded`: a small corpus that every installation has (sympy's sources),
+    written to `out`/data."""
     storage: str | None = None
     """A folder that fsspec can reach (s3://bucket/run): token and score shards are also written there, and fetched from
     there when `out` does not have them."""
@@ -317,19 +312,23 @@ class Recipe:
     context: ContextSection = field(default_factory=ContextSection)
     score: ScoreSection = field(default_factory=ScoreSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    tasks: tuple[TaskSection, ...] = ()
+    """What `compare` measures besides losses: accuracies."""
+    compare: CompareSection = field(default_factory=CompareSection)
+    """What `tokensieve compare` trains; no other command reads it."""
     plan: PlanSection = field(default_factory=PlanSection)
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**32, f"seed must be from 0 to 2**32 - 1, not {self.seed}")
-        _require(
+        require(0 <= self.seed < 2**32, f"seed must be from 0 to 2**32 - 1, not {self.seed}")
+        require(
             self.score.entropy or "reference_entropy" not in self.train.selection.scores,
             "train.selection reads reference_entropy, which is stored only with score.entropy: true; set it",
         )
-        _require(
+        require(
             self.corpus.existing is None or self.tokenizer.train_vocab is None,
             "corpus.existing has its tokenizer: give tokenizer.name, not train_vocab",
         )
-        _require(
+        require(
             self.model.name is not None or self.tokenizer.name is not None or self.tokenizer.train_vocab is not None,
             "a fresh model has no tokenizer: give tokenizer.name"
             + (" or tokenizer.train_vocab" if self.corpus.existing is None else ", the one that made corpus.existing"),
@@ -345,6 +344,16 @@ class Recipe:
     def folder(self) -> Path:
         """`out` as a path."""
         return Path(self.out)
+
+    @property
+    def reference_folder(self) -> Path:
+        """Where the reference and its manifest lie."""
+        return self.folder / self.reference.name
+
+    @property
+    def clean_store(self) -> str:
+        """The token store that the reference is trained on."""
+        return "corpus" if self.reference.on_corpus else "clean"
 
     @property
     def corpus_folder(self) -> Path:

@@ -6,18 +6,17 @@ corpus, so everything is escaped, and a content security policy allows no addres
 
 import base64
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tokensieve.report import words
 from tokensieve.report.figures import target_charts, training_charts
 from tokensieve.report.passages import LEVELS, passage
+from tokensieve.report.rendering import environment, source, write_whole
 
 
 @dataclass(frozen=True)
@@ -70,37 +69,15 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
         OSError: the file cannot be written.
         KeyError: the report lacks a field.
     """
-    html = render(report)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(html)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(render(report), path)
 
 
 def render(report: Mapping[str, Any]) -> str:
     """Return the page as HTML text."""
-    environment = Environment(
-        loader=PackageLoader("tokensieve.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": words.count,
-        "duration": words.duration,
-        "fixed": words.fixed,
-        "percent": words.percent,
-        "printable": words.printable,
-    }
-    style, script = (_source(environment, name) for name in ("style.css", "script.js"))
+    templates = environment()
+    style, script = (source(templates, name) for name in ("style.css", "script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         report=report,
         verdict=words.verdict(report),
         arm_names={arm: name for arm, name in words.ARM_NAMES.items() if arm in report["arms"]},
@@ -117,11 +94,6 @@ def render(report: Mapping[str, Any]) -> str:
         script=Markup(script),
         script_digest=digest,
     )
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,15 +5,19 @@ They share initialisation, data order, steps and evaluation, and differ in the s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
 from tokensieve.corpus.run_stores import open_tokens, store_mirror
+from tokensieve.corpus.token_classes import frequency_classes, token_classes
 from tokensieve.corpus.windows import Column, Windows
 from tokensieve.errors import UserError
+from tokensieve.machine import peak_memory, reset_peak_memory
 from tokensieve.online import reference_columns
 from tokensieve.recipe import Recipe, dump
 from tokensieve.reference.digest import weights_digest
@@ -24,7 +28,15 @@ from tokensieve.stage import Stage, is_main_process
 from tokensieve.training.loop import RESUMABLE, Run, remove_checkpoints
 from tokensieve.training.models import describe_model
 from tokensieve.training.reference import load_reference, reference_numbers, target_identity
-from tokensieve.training.setup import arm_steps, load, open_targets, run_tokenizer, train_with_card, windows_for
+from tokensieve.training.setup import (
+    arm_steps,
+    load,
+    open_general,
+    open_targets,
+    run_tokenizer,
+    train_with_card,
+    windows_for,
+)
 
 ARM_MANIFEST = "run.json"
 
@@ -40,55 +52,100 @@ def train_arms(recipe: Recipe) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: missing stage before this one, folder of another recipe, or anything `loop.train` raises.
     """
-    corpus, scores = open_tokens(recipe), open_scores(recipe)
+    return {
+        arm: train_arm(recipe, arm, arm_policy(recipe, arm), recipe.folder / "models" / arm)
+        for arm in recipe.train.arms
+    }
+
+
+def train_arm(
+    recipe: Recipe,
+    arm: str,
+    policy: SelectionPolicy,
+    folder: Path,
+    *,
+    name: str | None = None,
+    text: str = "corpus",
+    probe: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Train one arm, unless it is finished.
+
+    Args:
+        recipe: what all arms share.
+        arm: clm, random or slm: how its model card describes it.
+        policy: what it selects.
+        folder: receives the model, `run.json` and `metrics.jsonl`.
+        name: what messages call it; default: the arm.
+        text: the token store it is trained on.
+        probe: windows of the corpus to leave out of the training and to measure along the way.
+
+    Returns:
+        What run.json holds: the numbers of `loop.train`, and `model`.
+
+    Raises:
+        UserError: as `train_arms`.
+    """
+    scores = open_scores(recipe)
     steps, per_step = arm_steps(recipe)
-    windows = training_windows(recipe)
-    results = {}
-    for arm in recipe.train.arms:
-        policy, folder = arm_policy(recipe, arm), recipe.folder / "models" / arm
-        online = recipe.score.online and bool(reference_columns(policy))
-        inputs = {
-            "policy": dump(policy),
-            "model": dump(recipe.model),
-            "corpus": corpus_identity(corpus),
-            "scores": None if scores is None else scores.inputs,
-            "reference": reference_numbers(recipe)["digest"] if online else None,
-            "reference_dtype": recipe.score.dtype if online else None,
-            "targets": target_identity(recipe),
-            "evaluations": recipe.evaluation.count,
-            "tokens": recipe.train.tokens,
-            "trainer": recipe.train.trainer,
-            "context": dump(recipe.context),
-            "seed": recipe.seed,
-        }
-        stage = Stage(folder, ARM_MANIFEST, inputs)
-        if not stage.finished:
-            if is_main_process():
-                console.print(f"{arm}: {steps:,} steps of {per_step:,} tokens")
-            with stage.running(resumable=RESUMABLE):
-                run = Run(
-                    folder=folder,
-                    model=load(recipe, recipe.model),
-                    tokenizer=run_tokenizer(recipe),
-                    windows=windows,
-                    steps=steps,
-                    tokens_per_step=per_step,
-                    policy=policy,
-                    options=recipe.train.trainer,
-                    place="train.trainer",
-                    targets=open_targets(recipe),
-                    evaluations=recipe.evaluation.count,
-                    seed=recipe.seed,
-                    count_regions=True,
-                    reference=open_reference(recipe) if online else None,
-                    reference_autocast=reference_autocast(recipe),
-                )
-                reference = reference_numbers(recipe)["name"] if online or scores is not None else "none"
-                numbers = train_with_card(recipe, run, arm, recipe.model, reference)
-                stage.finish(**numbers, model=describe_model(run.model))
-        remove_checkpoints(folder, recipe.train.trainer)
-        results[arm] = stage.outputs
-    return results
+    online = recipe.score.online and bool(reference_columns(policy))
+    on_corpus = text == "corpus"
+    store = open_tokens(recipe, text)
+    inputs = {
+        "policy": dump(policy),
+        "model": dump(recipe.model),
+        "corpus": corpus_identity(store),
+        "scores": None if scores is None or not on_corpus else scores.inputs,
+        "reference": reference_numbers(recipe)["digest"] if online else None,
+        "reference_dtype": recipe.score.dtype if online else None,
+        "targets": target_identity(recipe),
+        "evaluations": recipe.evaluation.count,
+        "tokens": recipe.train.tokens,
+        "trainer": recipe.train.trainer,
+        "context": dump(recipe.context),
+        "seed": recipe.seed,
+    }
+    # Runs of an earlier version had neither.
+    if recipe.evaluation.general:
+        inputs["general"] = {name: corpus_identity(found) for name, found in open_general(recipe).stores.items()}
+    if probe is not None:
+        inputs["probe"] = probe.tolist()
+    stage = Stage(folder, ARM_MANIFEST, inputs)
+    if not stage.finished:
+        if is_main_process():
+            console.print(f"{name or arm}: {steps:,} steps of {per_step:,} tokens")
+        with stage.running(resumable=RESUMABLE):
+            reset_peak_memory()
+            tokenizer = run_tokenizer(recipe)
+            if on_corpus:
+                windows = training_windows(recipe, probe)
+                classes = {"class": token_classes(tokenizer), "frequency": frequency_classes(store)}
+            else:
+                windows, classes = windows_for(recipe, store, steps * per_step, {}), None
+            run = Run(
+                folder=folder,
+                model=load(recipe, recipe.model),
+                tokenizer=tokenizer,
+                windows=windows,
+                steps=steps,
+                tokens_per_step=per_step,
+                policy=policy,
+                options=recipe.train.trainer,
+                place="train.trainer",
+                targets=open_targets(recipe),
+                evaluations=recipe.evaluation.count,
+                seed=recipe.seed,
+                classes=classes,
+                general=open_general(recipe) if recipe.evaluation.general else None,
+                probe=None if probe is None else probe_windows(recipe, probe),
+                reference=open_reference(recipe) if online else None,
+                reference_autocast=reference_autocast(recipe),
+                name=name or arm,
+            )
+            reference = reference_numbers(recipe)["name"] if online or scores is not None else "none"
+            numbers = train_with_card(recipe, run, arm, recipe.model, reference)
+            stage.finish(**numbers, model=describe_model(run.model), peak_memory=peak_memory())
+    remove_checkpoints(folder, recipe.train.trainer)
+    return stage.outputs
 
 
 def arm_policy(recipe: Recipe, arm: str) -> SelectionPolicy:
@@ -127,7 +184,7 @@ def open_scores(recipe: Recipe) -> ScoreStore | None:
     there = {**scores.inputs, "carried_over": "carried_over" in scores.inputs}
     for key, here in wanted.items():
         if there.get(key) != here:
-            what = f"made by another reference than {recipe.folder / 'reference'} (digest"
+            what = f"made by another reference than {recipe.reference_folder} (digest"
             if key != "reference":
                 what = f"belongs to another recipe ({'score.carry_over' if key == 'carried_over' else 'score.dtype'}"
             raise UserError(
@@ -137,8 +194,13 @@ def open_scores(recipe: Recipe) -> ScoreStore | None:
     return scores
 
 
-def training_windows(recipe: Recipe) -> Windows:
-    """The windows of the arms in training order, with the columns that the policy reads."""
+def training_windows(recipe: Recipe, held_out: np.ndarray | None = None) -> Windows:
+    """The windows of the arms in training order, with the columns that the policy reads.
+
+    Args:
+        recipe: the run.
+        held_out: numbers of windows that are not among them.
+    """
     steps, per_step = arm_steps(recipe)
     scores = open_scores(recipe)
     needed = recipe.train.selection.columns
@@ -146,9 +208,22 @@ def training_windows(recipe: Recipe) -> Windows:
     if scores is not None:
         names = reference_columns(recipe.train.selection)
         columns = {name: scores.column(name.removeprefix("reference_")) for name in names}
-    windows = windows_for(recipe, open_tokens(recipe), steps * per_step, columns)
+    windows = windows_for(recipe, open_tokens(recipe), steps * per_step, columns, held_out)
     windows.document_ids = "document_ids" in needed
     return windows
+
+
+def probe_windows(recipe: Recipe, numbers: np.ndarray) -> Windows:
+    """Windows of the corpus by number, in the order of their numbers; with the reference's loss if it is stored."""
+    scores = open_scores(recipe)
+    columns = {} if scores is None else {"reference_loss": scores.column("loss")}
+    return Windows(
+        open_tokens(recipe),
+        recipe.context.length,
+        document_mask=recipe.context.document_mask,
+        columns=columns,
+        order=np.sort(numbers),
+    )
 
 
 def needs_reference(recipe: Recipe) -> bool:
@@ -171,7 +246,7 @@ def open_reference(recipe: Recipe) -> PreTrainedModel:
     found, wanted = weights_digest(model), reference_numbers(recipe)["digest"]
     if found != wanted:
         raise UserError(
-            f"{recipe.folder / 'reference'}: the reference's weights have changed since it was made (digest {found}, "
+            f"{recipe.reference_folder}: the reference's weights have changed since it was made (digest {found}, "
             f"not {wanted}); restore them, or remove the folder and run `tokensieve reference` again"
         )
     return model

@@ -9,11 +9,12 @@ import contextlib
 import errno
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
@@ -26,6 +27,7 @@ from tokensieve.selection import SelectionPolicy
 from tokensieve.selective import NonFiniteLossError, NonFiniteReferenceError, OwnReferenceError, make_selective
 from tokensieve.stage import is_main_process, read_json
 from tokensieve.training.arguments import keeps_checkpoints, training_arguments
+from tokensieve.training.keep_rates import KeepRates
 from tokensieve.training.metrics import CHECKPOINT_STATE, MetricsCallback
 from tokensieve.training.progress import ProgressLines
 
@@ -53,11 +55,24 @@ class Run:
     targets: Targets | None
     evaluations: int
     seed: int
-    count_regions: bool = False
+    classes: Mapping[str, tuple[Sequence[str], np.ndarray]] | None = None
+    """Groupings of token ids (name -> names of the classes, class of each id), to count what is kept of each; None:
+    nothing is counted."""
+    general: Targets | None = None
+    """Held-out text of other kinds."""
+    probe: Windows | None = None
+    """Held-out windows of the corpus, whose token losses are stored at each evaluation."""
     reference: PreTrainedModel | None = None
     """Online mode: computes the policy's reference columns; the windows bring none."""
     reference_autocast: torch.dtype | None = None
     """Autocast type of the reference's forward."""
+    name: str | None = None
+    """What messages call it; default: the folder's name."""
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.name or self.folder.name
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -65,7 +80,7 @@ def train(run: Run) -> dict[str, Any]:
 
     Returns:
         `tokens_seen`, `tokens_selected`, `ratio_kept`, `seconds`, `targets` (name -> loss, bits_per_byte) and
-        `regions` (or None).
+        `keep_rates` (or None); with general text `general` in the form of `targets`.
 
     Raises:
         UserError: options that cannot be, a NaN or infinite loss (with the step and the documents), or a reference
@@ -81,10 +96,12 @@ def train(run: Run) -> dict[str, Any]:
             vocabulary = run.windows.store.vocab_size
             attach_reference(handle, run.reference, autocast=run.reference_autocast, vocabulary=vocabulary)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{run.folder.name}: the reference cannot run beside the student: {error}") from error
+            raise UserError(f"{run.label}: the reference cannot run beside the student: {error}") from error
     evaluate_at = frozenset(round(run.steps * i / run.evaluations) for i in range(run.evaluations + 1))
-    regions = run.windows.store if run.count_regions and run.windows.store.regions else None
-    metrics = MetricsCallback(handle, run.targets, run.tokens_per_step, evaluate_at, run.folder / METRICS, regions)
+    kept = None if run.classes is None else KeepRates(run.windows.store, run.windows.length, run.classes)
+    metrics = MetricsCallback(
+        handle, run.targets, run.tokens_per_step, evaluate_at, run.folder / METRICS, kept, run.general, run.probe
+    )
     try:
         trainer = Trainer(
             model=run.model,
@@ -99,7 +116,7 @@ def train(run: Run) -> dict[str, Any]:
     # First, so that the trackers' callbacks find our numbers in the logs.
     trainer.callback_handler.callbacks.insert(0, metrics)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    progress = ProgressLines(run.folder.name)
+    progress = ProgressLines(run.label)
     if not args.disable_tqdm:
         trainer.add_callback(progress)
     resume = _last_complete(run.folder)
@@ -113,11 +130,11 @@ def train(run: Run) -> dict[str, Any]:
     except NonFiniteLossError as error:
         where = _documents(run.windows, error)
         raise UserError(
-            f"{run.folder.name}: the loss became NaN or infinite in step {trainer.state.global_step + 1} of "
+            f"{run.label}: the loss became NaN or infinite in step {trainer.state.global_step + 1} of "
             f"{run.steps}, at {where}; lower the learning rate, or look at these documents"
         ) from error
     except (OwnReferenceError, NonFiniteReferenceError) as error:
-        raise UserError(f"{run.folder.name}: {error}") from error
+        raise UserError(f"{run.label}: {error}") from error
     finally:
         progress.progress.stop()
     return _final_numbers(run, metrics)
@@ -164,7 +181,6 @@ def _is_disk_full(error: BaseException | None, folder: Path) -> bool:
 
 
 def _final_numbers(run: Run, metrics: MetricsCallback) -> dict[str, Any]:
-    regions = metrics.regions()
     last = metrics.last or read_metrics(run.folder)[-1]
     names = run.targets.stores if run.targets is not None else {}
     numbers = {
@@ -176,8 +192,14 @@ def _final_numbers(run: Run, metrics: MetricsCallback) -> dict[str, Any]:
             name: {"loss": last[f"target_loss/{name}"], "bits_per_byte": last[f"target_bits_per_byte/{name}"]}
             for name in names
         },
-        "regions": regions,
+        "keep_rates": metrics.keep_rates(),
     }
+    if run.general is not None:
+        numbers["general"] = {
+            name: {"loss": last[f"general_loss/{name}"], "bits_per_byte": last[f"general_bits_per_byte/{name}"]}
+            for name in run.general.stores
+        }
+        numbers["general_loss"] = last["general_loss"]
     if run.targets is not None:
         numbers |= {"target_loss": last["target_loss"], "target_bits_per_byte": last["target_bits_per_byte"]}
     return numbers

@@ -16,14 +16,19 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
-from tokensieve.corpus.store import TokenStore
+from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
 from tokensieve.evaluation.target_loss import Targets, pooled
 from tokensieve.selective import SelectiveHandle
 from tokensieve.stage import read_json, write_json
 from tokensieve.stats import log_entries
+from tokensieve.training.keep_rates import KeepRates
 
 CHECKPOINT_STATE = "tokensieve.json"
+DOCUMENTS = "documents.json"
+"""Sum of losses and tokens of each held-out document, at the end of training."""
+PROBE = "probe"
+"""Folder of `STEP.npy`: the loss of each token of the probe after that step."""
 
 
 class MetricsCallback(TrainerCallback):
@@ -36,8 +41,10 @@ class MetricsCallback(TrainerCallback):
         targets: evaluation sets, or None.
         tokens_per_step: tokens seen by one optimizer step.
         evaluate_at: steps after which the targets are evaluated; 0 is before the first.
-        path: the metrics file.
-        regions: the corpus, if it has regions: counts what was kept of each.
+        path: the metrics file; `documents.json` and `probe/` go beside it.
+        kept: counts what was kept of each kind of token.
+        general: held-out text of other kinds, or None; evaluated along with the targets.
+        probe: held-out windows of the corpus: the loss of each of their tokens is stored at each evaluation.
     """
 
     def __init__(
@@ -47,7 +54,9 @@ class MetricsCallback(TrainerCallback):
         tokens_per_step: int,
         evaluate_at: frozenset[int],
         path: Path,
-        regions: TokenStore | None,
+        kept: KeepRates | None = None,
+        general: Targets | None = None,
+        probe: Windows | None = None,
     ) -> None:
         self.handle = handle
         self.targets = targets
@@ -57,8 +66,10 @@ class MetricsCallback(TrainerCallback):
         self.tokens_selected = 0
         self.candidates = 0
         self.seconds = 0.0
-        self.region_counts = _RegionCounts(regions) if regions is not None else None
-        handle.keep_selection = self.region_counts is not None
+        self.kept = kept
+        self.general = general
+        self.probe = probe
+        handle.keep_selection = kept is not None
         self.last: dict[str, Any] | None = None
         """The last line of metrics.jsonl, on every rank; None if this process logged none."""
         self._evaluated: dict[str, float] = {}
@@ -73,14 +84,14 @@ class MetricsCallback(TrainerCallback):
                 if saved["sums"] is not None:
                     sums = torch.tensor(saved["sums"], dtype=torch.float64)
                     self.handle.stats.sums = sums.to(self.handle.model.device)
-                if self.region_counts is not None:
-                    self.region_counts.counts = np.array(saved["regions"], dtype=np.int64)
+                if self.kept is not None:
+                    self.kept.counts = np.array(saved["kept"], dtype=np.int64)
                 _drop_lines_after(self.path, state.global_step)
             self._started = time.monotonic() - self.seconds
             return
         self._started = time.monotonic()
         if 0 in self.evaluate_at:
-            self._evaluate()
+            self._evaluate(state)
             self._write(state, {"step": 0, "tokens_seen": 0, "tokens_selected": 0, **self._evaluated})
             self._evaluated = {}
 
@@ -94,13 +105,13 @@ class MetricsCallback(TrainerCallback):
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After each micro-step but the last of a step."""
-        self._count_regions()
+        self._count_kept()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate when it is time; the numbers go out with the log line of the same step."""
-        self._count_regions()
+        self._count_kept()
         if state.global_step in self.evaluate_at:
-            self._evaluate()
+            self._evaluate(state)
             control.should_log = True
         if state.global_step == state.max_steps:
             control.should_log = True  # the last sums must be counted too
@@ -131,7 +142,7 @@ class MetricsCallback(TrainerCallback):
         """Save the counters inside the checkpoint, last: a checkpoint with this file is a complete one."""
         stats = self.handle.stats.sums
         sums = None if stats is None else self._summed(stats).tolist()
-        regions = None if self.region_counts is None else self._summed_regions()
+        kept = None if self.kept is None else self._summed(torch.from_numpy(self.kept.counts)).tolist()
         if state.is_world_process_zero:
             write_json(
                 Path(args.output_dir) / f"checkpoint-{state.global_step}" / CHECKPOINT_STATE,
@@ -140,66 +151,67 @@ class MetricsCallback(TrainerCallback):
                     "candidates": self.candidates,
                     "seconds": time.monotonic() - self._started,
                     "sums": sums,
-                    "regions": regions,
+                    "kept": kept,
                 },
             )
 
-    def regions(self) -> list[dict[str, Any]] | None:
-        """Candidates seen and kept of each region so far: [{"name", "tokens", "kept"}]. Every rank must call."""
-        if self.region_counts is None:
+    def keep_rates(self) -> dict[str, list[dict[str, Any]]] | None:
+        """Candidates seen and kept so far, by grouping and group (see `KeepRates.plain`). Every rank must call."""
+        if self.kept is None:
             return None
-        names = self.region_counts.names
-        counts = zip(names, self._summed_regions(), strict=True)
-        return [{"name": name, "tokens": seen, "kept": kept} for name, (seen, kept) in counts]
+        return self.kept.plain(self._summed(torch.from_numpy(self.kept.counts)).tolist())
 
     def _summed(self, values: torch.Tensor) -> torch.Tensor:
         return _summed_over_ranks(values, self.handle.model.device)
 
-    def _summed_regions(self) -> list[list[int]]:
-        assert self.region_counts is not None
-        return self._summed(torch.from_numpy(self.region_counts.counts)).tolist()
-
-    def _evaluate(self) -> None:
+    def _evaluate(self, state: Any) -> None:
         assert self.targets is not None
-        losses = self.targets.evaluate(self.handle)
-        self._evaluated = {f"target_loss/{name}": item.loss for name, item in losses.items()}
-        self._evaluated |= {f"target_bits_per_byte/{name}": item.bits_per_byte for name, item in losses.items()}
-        whole = pooled(losses)
-        self._evaluated |= {"target_loss": whole.loss, "target_bits_per_byte": whole.bits_per_byte}
+        documents: dict[str, Any] = {}
+        self._evaluated = {}
+        for kind, texts in (("target", self.targets), ("general", self.general)):
+            if texts is None:
+                continue
+            losses = texts.evaluate(self.handle)
+            whole = pooled(losses)
+            self._evaluated |= {f"{kind}_loss/{name}": item.loss for name, item in losses.items()}
+            self._evaluated |= {f"{kind}_bits_per_byte/{name}": item.bits_per_byte for name, item in losses.items()}
+            self._evaluated |= {f"{kind}_loss": whole.loss, f"{kind}_bits_per_byte": whole.bits_per_byte}
+            documents |= {name: item.by_document for name, item in losses.items()}
+        probe = None if self.probe is None else self._probe_losses()
+        if not state.is_world_process_zero:
+            return
+        if state.global_step == state.max_steps:
+            found = {name: {"nats": sums[0].tolist(), "tokens": sums[1].tolist()} for name, sums in documents.items()}
+            write_json(self.path.with_name(DOCUMENTS), found)
+        if probe is not None:
+            folder = self.path.parent / PROBE
+            folder.mkdir(exist_ok=True)
+            temporary = folder / f"{state.global_step}.tmp"
+            with temporary.open("wb") as file:
+                np.save(file, probe)
+            os.replace(temporary, folder / f"{state.global_step}.npy")
 
-    def _count_regions(self) -> None:
-        if self.region_counts is not None and self.handle.last_selection is not None:
-            self.region_counts.add(*self.handle.last_selection)
+    def _probe_losses(self) -> np.ndarray:
+        """The loss of each token of the probe, float32 [windows, T]; 0 where there is no label."""
+        assert self.probe is not None and self.targets is not None
+        device, rows = self.handle.model.device, []
+        for start in range(0, len(self.probe), self.targets.batch_size):
+            indices = list(range(start, min(start + self.targets.batch_size, len(self.probe))))
+            batch = self.probe.__getitems__(indices)
+            inputs: dict[str, Any] = {name: batch[name].to(device) for name in ("input_ids", "position_ids")}
+            losses, _ = self.handle.token_losses(batch["labels"].to(device), **inputs)
+            rows.append(losses.float().cpu().numpy())
+        return np.concatenate(rows)
+
+    def _count_kept(self) -> None:
+        if self.kept is not None and self.handle.last_selection is not None:
+            self.kept.add(*self.handle.last_selection)
 
     def _write(self, state: Any, line: dict[str, Any]) -> None:
         self.last = line
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-
-
-class _RegionCounts:
-    """Candidates seen and kept, by region: counts [regions, 2]."""
-
-    def __init__(self, store: TokenStore) -> None:
-        assert store.regions is not None
-        self.store = store
-        self.names = store.regions
-        self.counts = np.zeros((len(self.names), 2), dtype=np.int64)
-        self._starts = np.array([shard.start for shard in store.shards])
-        self._regions = [store.shard_regions(i) for i in range(len(store.shards))]
-
-    def add(self, token_index: torch.Tensor | None, valid: torch.Tensor, selected: torch.Tensor) -> None:
-        assert token_index is not None
-        position = token_index.cpu().numpy() % self.store.tokens
-        valid_BT, selected_BT = valid.cpu().numpy(), selected.cpu().numpy()
-        for row in range(len(position)):
-            # A window lies in one shard.
-            shard = int(np.searchsorted(self._starts, position[row, 0], side="right")) - 1
-            begin = int(position[row, 0] - self._starts[shard])
-            region = self._regions[shard][begin : begin + position.shape[1]]
-            for column, mask in enumerate((valid_BT[row], selected_BT[row])):
-                self.counts[:, column] += np.bincount(region[mask], minlength=len(self.counts))
 
 
 def _summed_over_ranks(values: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -59,7 +59,7 @@ def train_reference(recipe: Recipe) -> dict[str, Any]:
         UserError: missing stage before this one, folder of another recipe, a reference with the student's own
             weights, or anything `loop.train` raises.
     """
-    section, folder = recipe.reference, recipe.folder / "reference"
+    section, folder = recipe.reference, recipe.reference_folder
     if recipe.score.carry_over and section.existing is None:
         raise UserError(
             "score.carry_over: a reference that is trained here shares the corpus's tokenizer; remove carry_over, or "
@@ -81,7 +81,7 @@ def train_reference(recipe: Recipe) -> dict[str, Any]:
                 found = _measure(recipe, section.existing)
                 stage.finish(name=section.existing, tokens=0, seconds=0.0, **found)
         return stage.outputs
-    clean = open_tokens(recipe, "clean")
+    clean = open_tokens(recipe, recipe.clean_store)
     inputs = {
         "model": dump(base),
         "clean": corpus_identity(clean),
@@ -105,11 +105,9 @@ def train_reference(recipe: Recipe) -> dict[str, Any]:
 def _train(recipe: Recipe, clean: TokenStore, base: ModelSection) -> dict[str, Any]:
     """Train the reference into its folder; everything of the run is let go at the end."""
     section = recipe.reference
-    per_step = tokens_per_step(section.trainer, recipe.context.length, "reference.trainer")
-    one_pass = Windows(clean, recipe.context.length).n_windows * recipe.context.length
-    steps = steps_for(section.tokens or (section.epochs or 0) * one_pass, per_step, "reference")
+    steps, per_step = reference_steps(recipe)
     run = Run(
-        folder=recipe.folder / "reference",
+        folder=recipe.reference_folder,
         model=load(recipe, base),
         tokenizer=run_tokenizer(recipe),
         windows=windows_for(recipe, clean, steps * per_step, {}),
@@ -123,6 +121,18 @@ def _train(recipe: Recipe, clean: TokenStore, base: ModelSection) -> dict[str, A
         seed=recipe.seed,
     )
     return train_with_card(recipe, run, "reference", base, "none")
+
+
+def reference_steps(recipe: Recipe) -> tuple[int, int]:
+    """Optimizer steps of a reference that is trained here, and the tokens that one step sees."""
+    section = recipe.reference
+    per_step = tokens_per_step(section.trainer, recipe.context.length, "reference.trainer")
+    tokens = section.tokens
+    if tokens is None:
+        clean = open_tokens(recipe, recipe.clean_store)
+        one_pass = Windows(clean, recipe.context.length).n_windows * recipe.context.length
+        tokens = int((section.epochs or 0) * one_pass)
+    return steps_for(tokens, per_step, "reference"), per_step
 
 
 def _measure(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -172,7 +182,7 @@ def _same_weights(recipe: Recipe, name: str, digest: str, student_digest: str) -
         cure = "training changed nothing: raise reference.trainer.learning_rate, or reference.tokens or epochs"
         # Nothing of value is lost, and without its checkpoints the stage removes the folder.
         if is_main_process():
-            for checkpoint in (recipe.folder / "reference").glob("checkpoint-*"):
+            for checkpoint in recipe.reference_folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
     same = "the same weights" if digest == student_digest else "the same loss at every target token"
     return UserError(
@@ -213,7 +223,7 @@ def load_reference(recipe: Recipe) -> PreTrainedModel:
 
 def _load_reference(recipe: Recipe) -> PreTrainedModel:
     base = recipe.reference.model or recipe.model
-    name = recipe.reference.existing or str(recipe.folder / "reference")
+    name = recipe.reference.existing or str(recipe.reference_folder)
     section = replace(base, name=name, fresh=None, revision="main")
     if recipe.score.carry_over:
         own = open_tokenizer(name, trust_remote_code=section.trust_remote_code)
@@ -227,7 +237,7 @@ def reference_numbers(recipe: Recipe) -> dict[str, Any]:
     Raises:
         UserError: the reference is not finished, or was not measured against the student as it is today.
     """
-    path = recipe.folder / "reference" / REFERENCE_MANIFEST
+    path = recipe.reference_folder / REFERENCE_MANIFEST
     found = read_manifest(path) if path.exists() else None
     if found is None or not found["finished"]:
         raise UserError(f"{path}: no finished reference model here; run `tokensieve reference` first")

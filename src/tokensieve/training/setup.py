@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,7 +19,7 @@ from tokensieve.corpus.tokenizers import open_tokenizer
 from tokensieve.corpus.windows import Column, Windows, sample_order
 from tokensieve.errors import UserError
 from tokensieve.evaluation.target_loss import Targets
-from tokensieve.recipe import ModelSection, Recipe
+from tokensieve.recipe import ModelSection, Recipe, Source
 from tokensieve.selection import SelectionPolicy
 from tokensieve.stage import is_main_process
 from tokensieve.training.arguments import steps_for, tokens_per_step
@@ -46,7 +47,7 @@ def check_recipe(recipe: Recipe) -> None:
             "score.carry_over: a reference that is trained here shares the corpus's tokenizer; remove carry_over, or "
             "name a model under reference.existing"
         )
-    if recipe.reference.sources:
+    if recipe.reference.existing is None:
         per_step = tokens_per_step(recipe.reference.trainer, recipe.context.length, "reference.trainer")
         if recipe.reference.tokens is not None:
             steps_for(recipe.reference.tokens, per_step, "reference.tokens")
@@ -77,20 +78,32 @@ def load(recipe: Recipe, section: ModelSection) -> PreTrainedModel:
     return load_model(section, run_tokenizer(recipe), recipe.context, recipe.seed)
 
 
-def windows_for(recipe: Recipe, store: TokenStore, tokens: int, columns: Mapping[str, Sequence[Column]]) -> Windows:
-    """`tokens` tokens of a store in training order."""
+def windows_for(
+    recipe: Recipe,
+    store: TokenStore,
+    tokens: int,
+    columns: Mapping[str, Sequence[Column]],
+    held_out: np.ndarray | None = None,
+) -> Windows:
+    """`tokens` tokens of a store in training order, without the windows that are held out."""
     length = recipe.context.length
-    order = sample_order(store, length, tokens // length, seed=recipe.seed)
+    order = sample_order(store, length, tokens // length, seed=recipe.seed, held_out=held_out)
     return Windows(store, length, document_mask=recipe.context.document_mask, columns=columns, order=order)
 
 
 def open_targets(recipe: Recipe) -> Targets | None:
     """The evaluation sets, or None if the recipe names none."""
-    section = recipe.evaluation
-    if not section.targets:
-        return None
-    stores = {target.label: open_tokens(recipe, f"targets/{target.label}") for target in section.targets}
-    return Targets(stores, recipe.context.length, recipe.context.document_mask, section.batch_size)
+    return _open_texts(recipe, recipe.evaluation.targets) if recipe.evaluation.targets else None
+
+
+def open_general(recipe: Recipe) -> Targets:
+    """The held-out texts of other kinds."""
+    return _open_texts(recipe, recipe.evaluation.general)
+
+
+def _open_texts(recipe: Recipe, sources: Sequence[Source]) -> Targets:
+    stores = {source.label: open_tokens(recipe, f"targets/{source.label}") for source in sources}
+    return Targets(stores, recipe.context.length, recipe.context.document_mask, recipe.evaluation.batch_size)
 
 
 def _more_of(policy: SelectionPolicy) -> str:

@@ -1,0 +1,309 @@
+"""comparison.json: everything a comparison came to, from the manifests and measurements of its finished runs.
+
+What depends on the clock or the machine stands under `measured`; all else is the same however often the comparison
+was interrupted. The report shows nothing that is not in it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from tokensieve import __version__
+from tokensieve.compare import probe, stages
+from tokensieve.compare.accounting import describe_hardware
+from tokensieve.compare.arms import COMPARE_FOLDER, Arm, main_arm
+from tokensieve.compare.cells import TASKS_MANIFEST
+from tokensieve.compare.differences import differences, headline, judged_tasks
+from tokensieve.compare.matching import changes, check_matched
+from tokensieve.compare.runs import ArmRuns, curve_of, read_runs, reference_cost, seconds_of, to_plain
+from tokensieve.compare.statistics import mean_interval
+from tokensieve.corpus.run_stores import open_tokens
+from tokensieve.errors import UserError
+from tokensieve.evaluation.overlap import overlap_warnings
+from tokensieve.recipe import Recipe, Source, dump
+from tokensieve.results import run_warnings
+from tokensieve.stage import first_difference, read_manifest
+from tokensieve.training.reference import reference_numbers
+
+FORMAT = 1
+_AXES = ("tokens", "selected", "flops")
+_OWN_INPUTS = {
+    "corpus": ("policy", "scores"),
+    "clean": ("policy", "scores", "corpus"),
+    "mixed": ("policy", "scores", "corpus"),
+}
+"""What run.json may hold of an arm's own, by the text it is trained on."""
+
+
+def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, warnings: Sequence[str]) -> dict[str, Any]:
+    """Read everything that was made, and put it together.
+
+    Args:
+        recipe: the user's.
+        arms: whose runs are all finished.
+        held_out: numbers of the probe's windows.
+        warnings: found before anything ran.
+
+    Raises:
+        UserError: a run is damaged, or was made from something else than the others.
+    """
+    seeds = recipe.compare.seeds
+    found = {arm.key: read_runs(arm, seeds) for arm in arms}
+    _refuse_unmatched(list(found.values()))
+    plain = found.get("clm")
+    main = main_arm(recipe, arms)
+    judged = differences(found, main)
+    shares = {}
+    for key, item in found.items():
+        shares[key] = None if plain is None or item is plain else {x: to_plain(item, plain, x) for x in _AXES}
+    overlap = stages.overlap(recipe, arms)
+    first = next(iter(found.values()))
+    reaches = None if main is None else shares[main.key]
+    with_reference = any(item.arm.scored for item in found.values())
+    shown = next(stages.reference_recipes(recipe, arms), recipe)
+    return {
+        "format": FORMAT,
+        "title": Path(recipe.out).name,
+        "versions": {
+            "tokensieve": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "recipe": dump(recipe),
+        "answer": headline(judged, found, main, None if reaches is None else reaches["tokens"]["share"]),
+        "warnings": [
+            *warnings,
+            *(run_warnings(shown) if with_reference else []),
+            *overlap_warnings(overlap),
+            *_reach_warnings(found),
+        ],
+        "not_run": _not_run(recipe, arms, with_reference),
+        "seeds": list(seeds),
+        "tokens": first.runs[0].numbers["tokens_seen"],
+        "varies": _varies(recipe, arms),
+        "model": first.runs[0].numbers["model"],
+        "targets": _texts(recipe, recipe.evaluation.targets),
+        "general": _texts(recipe, recipe.evaluation.general),
+        "main": None if main is None else main.key,
+        "arms": {key: _arm(item, plain, shares[key], seeds[0]) for key, item in found.items()},
+        "start": _start(list(found.values())),
+        "reference": _reference(shown) if with_reference else None,
+        "differences": [item.plain() for item in judged],
+        "sweep": _sweep(recipe, found),
+        "split": None
+        if held_out is None or main is None or not main.scored
+        else probe.split([item for item in found.values() if item.arm.text == "corpus"], main, held_out),
+        "over_time": None
+        if held_out is None or main is None or not main.scored
+        else probe.over_time(found[main.key], held_out),
+        "tasks": judged_tasks(found, *_untrained_tasks(recipe, with_reference)),
+        "overlap": overlap,
+        "matched": check_matched(arms, seeds),
+        "measured": _measured(recipe, arms, found, plain),
+    }
+
+
+def _refuse_unmatched(found: Sequence[ArmRuns]) -> None:
+    """What the runs were really made from, compared: a folder that was copied in from elsewhere is found here."""
+    for i in range(len(found[0].runs)):
+        wanted = found[0].runs[i].inputs
+        for item in found[1:]:
+            own = {*_OWN_INPUTS[item.arm.text], *_OWN_INPUTS[found[0].arm.text]}
+            here, there = ({k: v for k, v in run.items() if k not in own} for run in (item.runs[i].inputs, wanted))
+            different = first_difference(here, there)
+            if different is not None:
+                key, ours, theirs = different
+                raise UserError(
+                    f"{item.arm.folder(item.runs[i].seed)}: made with {key} {ours!r}, and arm {found[0].arm.key} with "
+                    f"{theirs!r}: they cannot be compared; remove the folder and run `tokensieve compare` again"
+                )
+
+
+def _arm(item: ArmRuns, plain: ArmRuns | None, share: dict[str, Any] | None, seed: int) -> dict[str, Any]:
+    arm, runs = item.arm, item.runs
+    numbers = [run.numbers for run in runs]
+    training = float(np.mean([run.flops[-1] for run in runs]))
+    flops = {"training": training, "reference": item.reference_flops, "scoring": item.scoring_flops}
+    general = [found["general_loss"] for found in numbers if "general_loss" in found]
+    return {
+        "label": arm.label,
+        "kind": arm.kind,
+        "ratio": arm.policy.ratio,
+        "score": arm.policy.score if arm.trained_as == "slm" else None,
+        "scope": arm.policy.scope if arm.selects else None,
+        "reference": arm.recipe.reference.name if arm.scored else None,
+        "text": arm.text,
+        "changes": {} if plain is None else changes(arm, plain.arm, seed),
+        "target_loss": mean_interval(item.losses()),
+        "bits_per_byte": mean_interval([found["target_bits_per_byte"] for found in numbers]),
+        "targets": _by_text(numbers, "targets"),
+        "general_loss": mean_interval(general) if general else None,
+        "general": _by_text(numbers, "general"),
+        "tokens_seen": numbers[0]["tokens_seen"],
+        "tokens_selected": mean_interval([found["tokens_selected"] for found in numbers]),
+        "flops": {**flops, "total": sum(flops.values())},
+        "curve": curve_of(item),
+        "seeds": [
+            {
+                "seed": run.seed,
+                "target_loss": run.numbers["target_loss"],
+                "targets": {name: text["loss"] for name, text in run.numbers["targets"].items()},
+                "general": {name: text["loss"] for name, text in run.numbers.get("general", {}).items()},
+                "tokens_selected": run.numbers["tokens_selected"],
+            }
+            for run in runs
+        ],
+        "to_plain": share,
+        "keep_rates": _keep_rates(numbers) if arm.selects else None,
+    }
+
+
+def _by_text(numbers: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
+    return {name: mean_interval([found[kind][name]["loss"] for found in numbers]) for name in numbers[0].get(kind, {})}
+
+
+def _keep_rates(numbers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Candidates seen and kept, all seeds together."""
+    sums: dict[str, dict[str, list[int]]] = {}
+    for found in numbers:
+        for grouping, rows in found["keep_rates"].items():
+            for row in rows:
+                counts = sums.setdefault(grouping, {}).setdefault(row["name"], [0, 0])
+                counts[0] += row["tokens"]
+                counts[1] += row["kept"]
+    return {
+        grouping: [{"name": name, "tokens": seen, "kept": kept} for name, (seen, kept) in rows.items()]
+        for grouping, rows in sums.items()
+    }
+
+
+def _start(found: Sequence[ArmRuns]) -> dict[str, Any]:
+    """The untouched start, mean over the seeds: all arms begin with it."""
+    lines = [run.evaluations[0] for run in found[0].runs]
+
+    def mean(prefix: str) -> dict[str, float]:
+        names = [key.removeprefix(prefix) for key in lines[0] if key.startswith(prefix)]
+        return {name: float(np.mean([line[prefix + name] for line in lines])) for name in names}
+
+    return {
+        "target_loss": float(np.mean([line["target_loss"] for line in lines])),
+        "targets": mean("target_loss/"),
+        "general": mean("general_loss/"),
+    }
+
+
+def _reference(recipe: Recipe) -> dict[str, Any]:
+    numbers = reference_numbers(recipe)
+    return {
+        "target_loss": numbers.get("target_loss"),
+        "targets": {name: text["loss"] for name, text in numbers["targets"].items()},
+        "tokens": numbers["tokens"],
+        "flops": reference_cost(recipe),
+        "gate": numbers["gate"],
+    }
+
+
+def _texts(recipe: Recipe, sources: Sequence[Source]) -> list[dict[str, Any]]:
+    stores = {source.label: open_tokens(recipe, f"targets/{source.label}") for source in sources}
+    return [{"name": name, "documents": store.documents, "tokens": store.tokens} for name, store in stores.items()]
+
+
+def _sweep(recipe: Recipe, found: dict[str, ArmRuns]) -> list[dict[str, Any]]:
+    """Final loss by ratio, for each score (figure 9 of the paper)."""
+    ratios = recipe.compare.ratios or ()
+    if len(ratios) < 2:
+        return []
+    plain = mean_interval(found["clm"].losses()) if "clm" in found else None
+    by_lot: dict[float, Any] = {}
+    chosen: dict[str, dict[float, Any]] = {}
+    for item in found.values():
+        policy, losses = item.arm.policy, mean_interval(item.losses())
+        if item.arm.kind == "random":
+            by_lot[policy.ratio] = losses
+        elif item.arm.kind == "slm":
+            chosen.setdefault(policy.score, {})[policy.ratio] = losses
+    return [
+        {
+            "score": score,
+            "plain": plain,
+            "points": [{"ratio": ratio, "slm": of.get(ratio), "random": by_lot.get(ratio)} for ratio in sorted(ratios)],
+        }
+        for score, of in chosen.items()
+    ]
+
+
+def _varies(recipe: Recipe, arms: Sequence[Arm]) -> list[str]:
+    """What a seed changes."""
+    varies = ["order of data"]
+    if recipe.model.fresh is not None:
+        varies.insert(0, "initialisation")
+    if any(arm.kind == "random" for arm in arms):
+        varies.append("random selection")
+    if recipe.compare.reference_per_seed and any(arm.scored for arm in arms):
+        varies.append("reference")
+    return varies
+
+
+def _not_run(recipe: Recipe, arms: Sequence[Arm], with_reference: bool) -> list[str]:
+    kinds = {arm.kind for arm in arms}
+    names = {
+        "clm": "plain training",
+        "random": "random selection",
+        "slm": "selective training",
+        "clean": "plain training on the clean text alone",
+        "mixed": "the clean text mixed into the corpus",
+        "weak": "a weaker reference",
+        "self": "a reference trained on the corpus itself",
+    }
+    found = [f"{name} (compare.arms: {kind})" for kind, name in names.items() if kind not in kinds]
+    if recipe.compare.ratios is None or len(recipe.compare.ratios) < 2:
+        found.append("other ratios (compare.ratios)")
+    if with_reference and not recipe.compare.reference_per_seed:
+        found.append("another reference for each seed (compare.reference_per_seed): its luck is in no interval")
+    if not recipe.evaluation.general:
+        found.append("general text (evaluation.general): what was forgotten is not known")
+    if not recipe.tasks:
+        found.append("task accuracies (tasks): the paper's headline is accuracy, not loss")
+    return found
+
+
+def _reach_warnings(found: dict[str, ArmRuns]) -> list[str]:
+    """A policy that keeps another share than its ratio has no control of its size."""
+    warnings = []
+    for key, item in found.items():
+        policy = item.arm.policy
+        kept = float(np.mean([run.numbers["ratio_kept"] for run in item.runs]))
+        if item.arm.selects and not policy.follows_steps and abs(kept - policy.ratio) > 0.1 * policy.ratio:
+            warnings.append(
+                f"{key} kept {kept:.2f} of the candidates, not its ratio {policy.ratio:g}: no control has its size"
+            )
+    return warnings
+
+
+def _untrained_tasks(recipe: Recipe, with_reference: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    if not recipe.tasks:
+        return {}, {}
+    folders = ["start", *(["reference"] if with_reference else [])]
+    base = recipe.folder / COMPARE_FOLDER
+    read = [read_manifest(base / name / "tasks" / TASKS_MANIFEST)["outputs"]["tasks"] for name in folders]
+    return read[0], read[1] if with_reference else {}
+
+
+def _measured(recipe: Recipe, arms: Sequence[Arm], found: dict[str, ArmRuns], plain: ArmRuns | None) -> dict[str, Any]:
+    return {
+        "hardware": describe_hardware(),
+        "stages": stages.stage_seconds(recipe, arms),
+        "arms": {
+            key: {
+                "seconds": [round(run.numbers["seconds"], 1) for run in item.runs],
+                "peak_memory": [run.numbers["peak_memory"] for run in item.runs],
+                "to_plain_seconds": None if plain is None or item is plain else to_plain(item, plain, "seconds"),
+                "curve_seconds": seconds_of(item),
+            }
+            for key, item in found.items()
+        },
+    }
