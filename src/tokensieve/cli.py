@@ -233,8 +233,8 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
 def _print_comparison(comparison: dict[str, Any], written: tuple[Path, Path]) -> None:
     count = len(comparison["seeds"])
     table = Table(title="Held-out target text", title_justify="left", box=SIMPLE)
-    for name in ("arm", "nats a token", "95 % interval", "against plain training", "against random"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
+    for name in ("arm", "nats a token", "95 % interval", "minus plain", "minus random"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     against = {
         (found["arm"], comparison["arms"][found["other"]]["kind"]): found
         for found in comparison["differences"]
@@ -252,8 +252,8 @@ def _print_comparison(comparison: dict[str, Any], written: tuple[Path, Path]) ->
     if comparison["reference"] is not None:
         table.add_row("reference", _number(comparison["reference"]["target_loss"]), "", "", "")
     console.print(table)
-    console.print(f"{count} seeds, intervals of 95 %; below zero is better", markup=False)
-    console.print(f"{comparison['answer']['lead']} {comparison['answer']['sentence']}", markup=False)
+    console.print(f"{count} {'seed' if count == 1 else 'seeds'}; a difference below zero is better\n", markup=False)
+    console.print(f"{comparison['answer']['lead']}. {comparison['answer']['sentence']}", markup=False)
     console.print(" and ".join(map(str, written)), markup=False, soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tokensieve.evaluation.curves import to_reach
 from tokensieve.evaluation.passages import sample_passages
 from tokensieve.recipe import Recipe
 from tokensieve.report.page import write_report
@@ -129,17 +130,8 @@ def target_curve(lines: list[dict[str, Any]]) -> list[list[float]]:
 
 def tokens_to_loss(curve: list[list[float]], loss: float | None) -> int | None:
     """Tokens at which a curve first reaches a loss, by linear interpolation between evaluations; None if never."""
-    if loss is None:
-        return None
-    before = None
-    for tokens, value in curve:
-        if value <= loss:
-            if before is None or value == before[1]:
-                return round(tokens)
-            share = (before[1] - loss) / (before[1] - value)
-            return round(before[0] + share * (tokens - before[0]))
-        before = (tokens, value)
-    return None
+    found = None if loss is None else to_reach([(tokens, value) for tokens, value in curve], loss)
+    return None if found is None else round(found)
 
 
 def _train_curve(lines: list[dict[str, Any]]) -> list[list[float | None]]:

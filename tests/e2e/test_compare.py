@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.e2e.conftest import sentences, write_jsonl
+
 from tokensieve.stage import read_manifest
 
 SECONDS = 240
@@ -80,7 +80,7 @@ def test_every_arm_is_trained_once_and_the_result_says_what_was_compared(
         arms["slm-0.5"]["curve"][0]["flops"]
         == arms["slm-0.5"]["flops"]["reference"] + arms["slm-0.5"]["flops"]["scoring"]
     )
-    # Differences: against plain training and random of the same ratio, and the main arm against those without selection.
+    # Against plain training, random of the same ratio, and the main arm against those without selection.
     pairs = {(item["arm"], item["other"]) for item in found["differences"] if item["text"] == "target"}
     assert {("slm-0.3", "random-0.3"), ("slm-0.5", "clm"), ("weak", "random-0.5"), ("slm-0.5", "clean")} < pairs
     assert ("slm-0.3", "random-0.5") not in pairs

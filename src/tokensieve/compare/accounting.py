@@ -1,4 +1,4 @@
-"""What an arm costs: FLOPs by formula, peak memory of the process, and what it took to reach a loss.
+"""What an arm costs in FLOPs, by formula.
 
 FLOPs come from the formulas of `planning/costs.py`, the ones that `tokensieve plan` prints; the tests compare them
 with `torch.utils.flop_counter`. They count the matrix products of model, backward pass and selective head, and the
@@ -8,25 +8,13 @@ an arm whose choice needs none, and that a window of T tokens has T - 1 targets.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from tokensieve.head import default_chunk_rows
-from tokensieve.machine import describe_hardware, peak_memory, reset_peak_memory
 from tokensieve.planning.costs import forward_flops, head_units, training_flops
 from tokensieve.planning.shape import ModelShape
 from tokensieve.selection import SelectionPolicy
-
-__all__ = [
-    "describe_hardware",
-    "peak_memory",
-    "reference_flops",
-    "reset_peak_memory",
-    "run_flops",
-    "scoring_flops",
-    "to_reach",
-]
 
 
 def run_flops(
@@ -74,27 +62,6 @@ def reference_flops(shape: ModelShape, length: int, tokens: int, recompute: bool
 def scoring_flops(shape: ModelShape, length: int, tokens: int) -> float:
     """FLOPs of a reference's pass over `tokens` tokens of corpus, in windows of `length`."""
     return forward_flops(shape, length) * tokens
-
-
-def to_reach(curve: Sequence[tuple[float, float]], loss: float) -> float | None:
-    """Where a curve first reaches a loss.
-
-    Args:
-        curve: (x, loss) in the order of training; x is tokens, FLOPs or seconds.
-        loss: in the unit of the curve's losses.
-
-    Returns:
-        The x, on a straight line between two points; the first x if it begins there; None if it never comes there.
-    """
-    before = None
-    for x, value in curve:
-        if value <= loss:
-            if before is None:
-                return float(x)
-            share = (before[1] - loss) / (before[1] - value)
-            return float(before[0] + share * (x - before[0]))
-        before = (x, value)
-    return None
 
 
 def _kept_share(shape: ModelShape, micro_tokens: int) -> float:

@@ -45,9 +45,8 @@ def compare(recipe: Recipe) -> dict[str, Any]:
         with_reference = any(arm.scored for arm in arms)
         measure_untrained(next(reference_recipes(recipe, arms), recipe), reference=with_reference)
         comparison = gather(recipe, arms, held_out, warnings)
-        write_comparison(comparison, recipe.folder / PAGE)
-        # Last: it says that all is done.
         write_json(recipe.folder / COMPARISON, comparison)
+        write_comparison(comparison, recipe.folder / PAGE)
     return comparison
 
 

@@ -14,13 +14,12 @@ import transformers
 
 from tokensieve import __version__
 from tokensieve.compare import probe, stages
-from tokensieve.compare.accounting import describe_hardware
+from tokensieve.compare.arm_results import arm_result, measured, sweep
 from tokensieve.compare.arms import COMPARE_FOLDER, Arm, main_arm
 from tokensieve.compare.cells import TASKS_MANIFEST
 from tokensieve.compare.differences import differences, headline, judged_tasks
-from tokensieve.compare.matching import changes, check_matched
-from tokensieve.compare.runs import ArmRuns, curve_of, read_runs, reference_cost, seconds_of, to_plain
-from tokensieve.compare.statistics import mean_interval
+from tokensieve.compare.matching import check_matched
+from tokensieve.compare.runs import ArmRuns, read_runs, reference_cost, to_plain
 from tokensieve.corpus.run_stores import open_tokens
 from tokensieve.errors import UserError
 from tokensieve.evaluation.overlap import overlap_warnings
@@ -67,7 +66,7 @@ def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, war
     shown = next(stages.reference_recipes(recipe, arms), recipe)
     return {
         "format": FORMAT,
-        "title": Path(recipe.out).name,
+        "title": recipe.compare.title or Path(recipe.out).name,
         "versions": {
             "tokensieve": __version__,
             "torch": torch.__version__,
@@ -89,11 +88,11 @@ def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, war
         "targets": _texts(recipe, recipe.evaluation.targets),
         "general": _texts(recipe, recipe.evaluation.general),
         "main": None if main is None else main.key,
-        "arms": {key: _arm(item, plain, shares[key], seeds[0]) for key, item in found.items()},
+        "arms": {key: arm_result(item, plain, shares[key], seeds[0]) for key, item in found.items()},
         "start": _start(list(found.values())),
         "reference": _reference(shown) if with_reference else None,
         "differences": [item.plain() for item in judged],
-        "sweep": _sweep(recipe, found),
+        "sweep": sweep(recipe, found),
         "split": None
         if held_out is None or main is None or not main.scored
         else probe.split([item for item in found.values() if item.arm.text == "corpus"], main, held_out),
@@ -103,7 +102,7 @@ def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, war
         "tasks": judged_tasks(found, *_untrained_tasks(recipe, with_reference)),
         "overlap": overlap,
         "matched": check_matched(arms, seeds),
-        "measured": _measured(recipe, arms, found, plain),
+        "measured": measured(recipe, arms, found, plain),
     }
 
 
@@ -121,64 +120,6 @@ def _refuse_unmatched(found: Sequence[ArmRuns]) -> None:
                     f"{item.arm.folder(item.runs[i].seed)}: made with {key} {ours!r}, and arm {found[0].arm.key} with "
                     f"{theirs!r}: they cannot be compared; remove the folder and run `tokensieve compare` again"
                 )
-
-
-def _arm(item: ArmRuns, plain: ArmRuns | None, share: dict[str, Any] | None, seed: int) -> dict[str, Any]:
-    arm, runs = item.arm, item.runs
-    numbers = [run.numbers for run in runs]
-    training = float(np.mean([run.flops[-1] for run in runs]))
-    flops = {"training": training, "reference": item.reference_flops, "scoring": item.scoring_flops}
-    general = [found["general_loss"] for found in numbers if "general_loss" in found]
-    return {
-        "label": arm.label,
-        "kind": arm.kind,
-        "ratio": arm.policy.ratio,
-        "score": arm.policy.score if arm.trained_as == "slm" else None,
-        "scope": arm.policy.scope if arm.selects else None,
-        "reference": arm.recipe.reference.name if arm.scored else None,
-        "text": arm.text,
-        "changes": {} if plain is None else changes(arm, plain.arm, seed),
-        "target_loss": mean_interval(item.losses()),
-        "bits_per_byte": mean_interval([found["target_bits_per_byte"] for found in numbers]),
-        "targets": _by_text(numbers, "targets"),
-        "general_loss": mean_interval(general) if general else None,
-        "general": _by_text(numbers, "general"),
-        "tokens_seen": numbers[0]["tokens_seen"],
-        "tokens_selected": mean_interval([found["tokens_selected"] for found in numbers]),
-        "flops": {**flops, "total": sum(flops.values())},
-        "curve": curve_of(item),
-        "seeds": [
-            {
-                "seed": run.seed,
-                "target_loss": run.numbers["target_loss"],
-                "targets": {name: text["loss"] for name, text in run.numbers["targets"].items()},
-                "general": {name: text["loss"] for name, text in run.numbers.get("general", {}).items()},
-                "tokens_selected": run.numbers["tokens_selected"],
-            }
-            for run in runs
-        ],
-        "to_plain": share,
-        "keep_rates": _keep_rates(numbers) if arm.selects else None,
-    }
-
-
-def _by_text(numbers: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
-    return {name: mean_interval([found[kind][name]["loss"] for found in numbers]) for name in numbers[0].get(kind, {})}
-
-
-def _keep_rates(numbers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Candidates seen and kept, all seeds together."""
-    sums: dict[str, dict[str, list[int]]] = {}
-    for found in numbers:
-        for grouping, rows in found["keep_rates"].items():
-            for row in rows:
-                counts = sums.setdefault(grouping, {}).setdefault(row["name"], [0, 0])
-                counts[0] += row["tokens"]
-                counts[1] += row["kept"]
-    return {
-        grouping: [{"name": name, "tokens": seen, "kept": kept} for name, (seen, kept) in rows.items()]
-        for grouping, rows in sums.items()
-    }
 
 
 def _start(found: Sequence[ArmRuns]) -> dict[str, Any]:
@@ -210,30 +151,6 @@ def _reference(recipe: Recipe) -> dict[str, Any]:
 def _texts(recipe: Recipe, sources: Sequence[Source]) -> list[dict[str, Any]]:
     stores = {source.label: open_tokens(recipe, f"targets/{source.label}") for source in sources}
     return [{"name": name, "documents": store.documents, "tokens": store.tokens} for name, store in stores.items()]
-
-
-def _sweep(recipe: Recipe, found: dict[str, ArmRuns]) -> list[dict[str, Any]]:
-    """Final loss by ratio, for each score (figure 9 of the paper)."""
-    ratios = recipe.compare.ratios or ()
-    if len(ratios) < 2:
-        return []
-    plain = mean_interval(found["clm"].losses()) if "clm" in found else None
-    by_lot: dict[float, Any] = {}
-    chosen: dict[str, dict[float, Any]] = {}
-    for item in found.values():
-        policy, losses = item.arm.policy, mean_interval(item.losses())
-        if item.arm.kind == "random":
-            by_lot[policy.ratio] = losses
-        elif item.arm.kind == "slm":
-            chosen.setdefault(policy.score, {})[policy.ratio] = losses
-    return [
-        {
-            "score": score,
-            "plain": plain,
-            "points": [{"ratio": ratio, "slm": of.get(ratio), "random": by_lot.get(ratio)} for ratio in sorted(ratios)],
-        }
-        for score, of in chosen.items()
-    ]
 
 
 def _varies(recipe: Recipe, arms: Sequence[Arm]) -> list[str]:
@@ -291,19 +208,3 @@ def _untrained_tasks(recipe: Recipe, with_reference: bool) -> tuple[dict[str, An
     base = recipe.folder / COMPARE_FOLDER
     read = [read_manifest(base / name / "tasks" / TASKS_MANIFEST)["outputs"]["tasks"] for name in folders]
     return read[0], read[1] if with_reference else {}
-
-
-def _measured(recipe: Recipe, arms: Sequence[Arm], found: dict[str, ArmRuns], plain: ArmRuns | None) -> dict[str, Any]:
-    return {
-        "hardware": describe_hardware(),
-        "stages": stages.stage_seconds(recipe, arms),
-        "arms": {
-            key: {
-                "seconds": [round(run.numbers["seconds"], 1) for run in item.runs],
-                "peak_memory": [run.numbers["peak_memory"] for run in item.runs],
-                "to_plain_seconds": None if plain is None or item is plain else to_plain(item, plain, "seconds"),
-                "curve_seconds": seconds_of(item),
-            }
-            for key, item in found.items()
-        },
-    }

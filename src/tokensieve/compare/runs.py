@@ -1,20 +1,20 @@
 """The finished runs of one arm, read back: final losses, curves, what it took to reach plain training's loss."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tokensieve.compare.accounting import run_flops, scoring_flops, to_reach
+from tokensieve.compare.accounting import reference_flops, run_flops, scoring_flops
 from tokensieve.compare.arms import Arm
 from tokensieve.compare.cells import TASKS_MANIFEST
 from tokensieve.compare.statistics import DocumentSums, mean_interval
 from tokensieve.corpus.run_stores import open_tokens
+from tokensieve.evaluation.curves import to_reach
 from tokensieve.planning.memory import recomputes
-from tokensieve.planning.shape import ModelShape, model_shape
+from tokensieve.planning.shape import model_shape
 from tokensieve.recipe import Recipe
-from tokensieve.selection import SelectionPolicy
 from tokensieve.stage import read_json, read_manifest
 from tokensieve.training.arms import ARM_MANIFEST
 from tokensieve.training.loop import read_metrics
@@ -88,7 +88,8 @@ def read_runs(arm: Arm, seeds: Sequence[int]) -> ArmRuns:
     """Read an arm's finished runs."""
     recipe = arm.recipe
     steps, per_step = arm_steps(recipe)
-    shape = model_shape(recipe.model, recipe)
+    shape, trainer = model_shape(recipe.model, recipe), recipe.train.trainer
+    accumulation = trainer.get("gradient_accumulation_steps", 1)
     runs = []
     for seed in seeds:
         folder = arm.folder(seed)
@@ -104,7 +105,9 @@ def read_runs(arm: Arm, seeds: Sequence[int]) -> ArmRuns:
                 items = np.array(found["items"], dtype=np.float64)
                 tasks[name] = DocumentSums(items, np.ones(len(items), dtype=np.int64))
         policy = replace(arm.policy, seed=seed)
-        flops = _flops(shape, recipe, recipe.train.trainer, policy, steps, per_step)
+        flops = run_flops(
+            shape, policy, recipe.context.length, per_step, steps, recomputes(trainer), per_step // accumulation
+        )
         runs.append(Run(seed, manifest["inputs"], manifest["outputs"], lines, flops, sums, tasks))
     return ArmRuns(arm, runs, *_before(arm, seeds))
 
@@ -168,22 +171,7 @@ def reference_cost(recipe: Recipe) -> float:
         return 0.0
     steps, per_step = reference_steps(recipe)
     shape = model_shape(recipe.reference.model or recipe.model, recipe)
-    return float(_flops(shape, recipe, recipe.reference.trainer, SelectionPolicy(ratio=1), steps, per_step)[-1])
-
-
-def _flops(
-    shape: ModelShape, recipe: Recipe, trainer: Mapping[str, Any], policy: SelectionPolicy, steps: int, per_step: int
-) -> np.ndarray:
-    accumulation = trainer.get("gradient_accumulation_steps", 1)
-    return run_flops(
-        shape,
-        policy,
-        recipe.context.length,
-        per_step,
-        steps,
-        recomputes(trainer),
-        per_step // accumulation,
-    )
+    return reference_flops(shape, recipe.context.length, steps * per_step, recomputes(recipe.reference.trainer))
 
 
 def _before(arm: Arm, seeds: Sequence[int]) -> tuple[float, float, float]:

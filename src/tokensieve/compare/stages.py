@@ -41,6 +41,10 @@ def check_request(recipe: Recipe, arms: Sequence[Arm]) -> list[str]:
     """
     if not recipe.evaluation.targets:
         raise UserError("compare needs text to measure on: name held-out text under evaluation.targets")
+    names = [source.label for source in (*recipe.evaluation.targets, *recipe.evaluation.general)]
+    for name in ("target", "general"):
+        if name in names and len(names) > 1:
+            raise UserError(f"evaluation: a text is called {name!r}, as the report calls all such text; give it a name")
     if recipe.score.online:
         raise UserError("score.online: compare scores the corpus once for all arms; set it to false")
     for arm in arms:

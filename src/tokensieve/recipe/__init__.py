@@ -7,18 +7,16 @@ from tokensieve.recipe.sections import (
     EMBEDDED,
     EMBEDDED_FOLDER,
     ContextSection,
-    CorpusSection,
     EvaluationSection,
     ModelSection,
     PlanSection,
     Recipe,
     ReferenceSection,
     ScoreSection,
-    Source,
-    TokenizerSection,
     TrainSection,
 )
 from tokensieve.recipe.task import TaskSection
+from tokensieve.recipe.texts import CorpusSection, Source, TokenizerSection
 
 __all__ = [
     "ARMS",

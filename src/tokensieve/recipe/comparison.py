@@ -17,6 +17,8 @@ _UNSTORED = ("history_loss", "mask", "random")
 class CompareSection:
     """Arms x seeds under matched conditions."""
 
+    title: str | None = None
+    """Heads the report. Default: the name of `out`."""
     arms: tuple[str, ...] = ("clm", "random", "slm")
     """Of clm, random, slm, clean, mixed, weak and self. See docs/compare.md."""
     seeds: tuple[int, ...] = (0, 1, 2)

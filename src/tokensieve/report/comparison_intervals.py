@@ -188,7 +188,8 @@ def _difference(
     ends = [written.difference(row[end], unit) for end in ("low", "high")]
     against = f"against {look[row['other']].label}"
     name = against if common else f"{look[row['arm']].label} {against}"
-    placed = (axis.place(value) for value in row["per_seed"])
+    # One seed alone is the mean itself.
+    placed = (axis.place(value) for value in row["per_seed"] if len(row["per_seed"]) > 1)
     return Interval(
         css=look[row["arm"]].css,
         letter=look[row["arm"]].letter,

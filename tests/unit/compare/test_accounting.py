@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tokensieve import SelectionPolicy, head, make_selective
 from tokensieve.compare import accounting
-from tokensieve.compare.accounting import reference_flops, run_flops, scoring_flops, to_reach
+from tokensieve.compare.accounting import reference_flops, run_flops, scoring_flops
 from tokensieve.head import default_chunk_rows
 from tokensieve.planning.costs import head_units
 from tokensieve.planning.shape import ModelShape, model_shape
@@ -177,15 +177,3 @@ def test_only_the_last_chunk_of_a_micro_step_is_kept() -> None:
     assert many - a_step(size // 2) == pytest.approx(100)
     assert many - a_step(4 * size) == pytest.approx(25)
     assert many - a_step(size + size // 4) == pytest.approx(20)
-
-
-def test_the_way_to_a_loss() -> None:
-    curve = [(0.0, 5.0), (10.0, 4.0), (20.0, 4.5), (30.0, 3.0)]
-    assert to_reach(curve, 4.5) == 5.0
-    assert to_reach(curve, 4.25) == 7.5
-    assert to_reach(curve, 3.75) == 25.0
-    assert to_reach(curve, 3.0) == 30.0
-    assert to_reach(curve, 2.9) is None
-    assert to_reach(curve, 6.0) == 0.0
-    assert to_reach([], 1.0) is None
-    assert to_reach([(0.0, 1.0), (3.0, 0.0)], 2 / 3) == pytest.approx(1.0)
