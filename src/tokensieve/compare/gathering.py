@@ -120,6 +120,12 @@ def _refuse_unmatched(found: Sequence[ArmRuns]) -> None:
                     f"{item.arm.folder(item.runs[i].seed)}: made with {key} {ours!r}, and arm {found[0].arm.key} with "
                     f"{theirs!r}: they cannot be compared; remove the folder and run `tokensieve compare` again"
                 )
+            for name, digest in item.runs[i].asked.items():
+                if digest != found[0].runs[i].asked[name]:
+                    raise UserError(
+                        f"{item.arm.folder(item.runs[i].seed)}: task {name} asked other items than in arm "
+                        f"{found[0].arm.key}: its data have changed; remove compare/*/seed-*/tasks and run again"
+                    )
 
 
 def _start(found: Sequence[ArmRuns]) -> dict[str, Any]:

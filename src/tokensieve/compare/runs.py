@@ -40,6 +40,8 @@ class Run:
     """Held-out text -> sums by document."""
     tasks: dict[str, DocumentSums]
     """Task -> correct items."""
+    asked: dict[str, str]
+    """Task -> digest of its prompts and answers."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,18 @@ def read_runs(arm: Arm, seeds: Sequence[int]) -> ArmRuns:
             name: DocumentSums(np.array(found["nats"]), np.array(found["tokens"], dtype=np.int64))
             for name, found in read_json(folder / DOCUMENTS).items()
         }
-        tasks = {}
+        tasks: dict[str, DocumentSums] = {}
+        asked: dict[str, str] = {}
         if recipe.tasks:
             for name, found in read_manifest(folder / "tasks" / TASKS_MANIFEST)["outputs"]["tasks"].items():
                 items = np.array(found["items"], dtype=np.float64)
                 tasks[name] = DocumentSums(items, np.ones(len(items), dtype=np.int64))
+                asked[name] = found["digest"]
         policy = replace(arm.policy, seed=seed)
         flops = run_flops(
             shape, policy, recipe.context.length, per_step, steps, recomputes(trainer), per_step // accumulation
         )
-        runs.append(Run(seed, manifest["inputs"], manifest["outputs"], lines, flops, sums, tasks))
+        runs.append(Run(seed, manifest["inputs"], manifest["outputs"], lines, flops, sums, tasks, asked))
     return ArmRuns(arm, runs, *_before(arm, seeds))
 
 

@@ -49,7 +49,7 @@ def check_request(recipe: Recipe, arms: Sequence[Arm]) -> list[str]:
         raise UserError("score.online: compare scores the corpus once for all arms; set it to false")
     for arm in arms:
         check_recipe(arm.recipe)
-    check_tasks(recipe.tasks)
+    check_tasks(recipe.tasks, context=(recipe.model.fresh or {}).get("max_position_embeddings"))
     warnings = []
     count = len(recipe.compare.seeds)
     if count < 3:

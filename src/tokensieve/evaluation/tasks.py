@@ -1,7 +1,8 @@
 """Task accuracies of a model: tasks of lm-eval, or local files of items, scored item by item.
 
 The items' scores are kept, not only their mean: arms are compared on the same items, which is far sharper than
-comparing two means. Nothing is random: examples are drawn with one seed, text is generated greedily.
+comparing two means. Nothing is left to chance: examples are drawn with one seed, text is generated greedily, and an
+lm-eval task that samples its text does so from that seed.
 """
 
 import hashlib
@@ -122,13 +123,9 @@ def _collect(
         named = ", ".join(f"{leaf} {','.join(metric)}" for leaf, metric in list(metrics.items())[:3])
         raise UserError(f"tasks: {section.label}: its tasks have different metrics ({named}); set metric")
     name, filter_name = next(iter(metrics.values()))
-    grouped, scores, ids, truncated, digest = (
-        list(leaves) != [section.task or section.label],
-        [],
-        [],
-        0,
-        hashlib.sha256(),
-    )
+    grouped = list(leaves) != [section.task or section.label]
+    scores: list[int | float] = []
+    ids, truncated, digest = [], 0, hashlib.sha256()
     for leaf in leaves:
         for sample in samples[leaf]:
             if sample["filter"] != filter_name:

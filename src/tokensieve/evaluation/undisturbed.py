@@ -65,7 +65,7 @@ class _Sink(io.TextIOBase):
     """Drops what is written while lm-eval runs; whoever keeps it is heard again afterwards."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._after = name, sys.__dict__[name]
+        self._after = getattr(sys, name)
         self.open = True
 
     def write(self, text: str) -> int:

@@ -228,6 +228,8 @@ class Recipe:
             self.score.entropy or "reference_entropy" not in self.train.selection.scores,
             "train.selection reads reference_entropy, which is stored only with score.entropy: true; set it",
         )
+        labels = [task.label for task in self.tasks]
+        require(len(set(labels)) == len(labels), f"two tasks share a name: {labels}; give each a name")
         require(
             self.corpus.existing is None or self.tokenizer.train_vocab is None,
             "corpus.existing has its tokenizer: give tokenizer.name, not train_vocab",

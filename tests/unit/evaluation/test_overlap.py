@@ -159,7 +159,7 @@ few = st.lists(st.integers(1, 3), max_size=30)
 documents = st.lists(few, min_size=1, max_size=5)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(target=documents, training=st.lists(documents, min_size=1, max_size=3), ngram=st.integers(1, 16), data=st.data())
 @example(target=[[1]], training=[[[1]]], ngram=1, data=None)
 def test_counts_are_those_of_sets_of_tuples(

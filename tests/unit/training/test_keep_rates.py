@@ -31,7 +31,7 @@ def corpus(tmp_path: Path, make_store: MakeStore) -> TokenStore:
     return make_store(
         tmp_path / "corpus",
         shards,
-        sources=[0, 1, 0],
+        sources=[0, 1, 1],
         weights=(None, None),
         regions=("other", "body", "code"),
         vocab_size=V,
