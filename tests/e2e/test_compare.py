@@ -1,17 +1,15 @@
-"""`tokensieve compare` as users run it: every arm, a finished comparison, a killed one, two processes, bad requests."""
+"""`tokensieve compare` as users run it: every arm, a finished comparison, two processes, bad requests."""
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tests.e2e.conftest import sentences, write_jsonl
 
@@ -120,31 +118,6 @@ def test_every_arm_is_trained_once_and_the_result_says_what_was_compared(
     assert json.loads((run / "comparison.json").read_text(encoding="utf-8"))["seeds"] == [3, 4, 5]
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_result(
-    recipe: dict[str, Any], tokensieve: Callable, tmp_path: Path
-) -> None:
-    recipe = small(recipe)
-    assert tokensieve("compare", recipe)[0] == 0
-    wanted = lasting(tmp_path / "run")
-    recipe["out"] = str(tmp_path / "killed")
-    path = tmp_path / "killed.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    draw = random.Random(0)
-    command = [sys.executable, "-m", "tokensieve.cli", "compare", str(path)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(__import__("torch").get_num_threads())}
-    kills = 0
-    for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        time.sleep(draw.uniform(9, 16))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait(SECONDS)
-    assert kills
-    assert tokensieve("compare", recipe)[0] == 0
-    assert lasting(tmp_path / "killed") == wanted
-
-
 def test_two_processes_at_once_give_the_same_result(
     recipe: dict[str, Any], tokensieve: Callable, tmp_path: Path
 ) -> None:
@@ -158,8 +131,6 @@ def test_two_processes_at_once_give_the_same_result(
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     command = [sys.executable, "-m", "tokensieve.cli", "compare", str(path)]
     # As many threads for each process as the one had.
-    import torch
-
     environment = os.environ | {"OMP_NUM_THREADS": str(2 * torch.get_num_threads())}
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,7 +1,7 @@
 """Traps 39 to 45: comparisons whose control, text, cost or options are not what they are called."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.unit.compare.world import (
 )
 
 from tokensieve.compare import gathering, stages
+from tokensieve.compare.arm_results import arm_result
 from tokensieve.compare.arms import comparison_arms
 from tokensieve.compare.cells import all_cells
 from tokensieve.compare.differences import differences
@@ -52,6 +53,16 @@ def comparison(tmp_path: Path) -> tuple[Recipe, TokenStore]:
     return made, corpus
 
 
+def gathered(made: Recipe) -> dict[str, Any]:
+    """The result of two of its arms, with losses by hand."""
+    made = replace(made, compare=replace(made.compare, arms=("clm", "random")))
+    rates = {"position": [{"name": "1", "tokens": 4, "kept": 2}]}
+    for arm in comparison_arms(made):
+        for seed in made.compare.seeds:
+            make_run(arm, seed, [5.0, 3.0, 2.0 + seed / 100], kept=rates)
+    return gathering.gather(made, comparison_arms(made), None, [])
+
+
 KINDS = {"compare.arms": list(COMPARE_ARMS)}
 OPTIONS: dict[str, tuple[Any, Callable[[Recipe], Any]]] = {
     "arms": (["clm", "slm"], lambda made: [cell.folder for cell in all_cells(made, comparison_arms(made), None)]),
@@ -66,6 +77,7 @@ OPTIONS: dict[str, tuple[Any, Callable[[Recipe], Any]]] = {
     "weak_tokens": (96, lambda made: arms_of(made)["weak"].recipe.reference.tokens),
     "probe_windows": (2, lambda made: stages.probe_numbers(made).tolist()),
     "processes": (3, process_count),
+    "title": ("My text", lambda made: gathered(made)["title"]),
 }
 
 
@@ -186,8 +198,10 @@ def test_a_choice_by_place_in_the_window_shows_in_the_keep_rates(comparison: tup
     early = valid & (torch.arange(1, LENGTH) < LENGTH // 2)
     rates = KeepRates(corpus, LENGTH, {})
     rates.add(batch["token_index"][:, 1:], valid, early)
-    numbers = [{"keep_rates": rates.plain(rates.counts)}] * 2  # two seeds
-    rows = gathering._keep_rates(numbers)["position"]
+    arm = arms_of(made)["slm"]
+    for seed in (3, 4):
+        make_run(arm, seed, [5.0, 3.0, 2.0], kept=rates.plain(rates.counts))
+    rows = arm_result(read_runs(arm, (3, 4)), None, None, 3)["keep_rates"]["position"]
     assert [row["name"] for row in rows] == [str(i) for i in range(2, LENGTH + 1)]
     shares = [row["kept"] / row["tokens"] for row in rows]
     assert shares == [1.0] * (LENGTH // 2 - 1) + [0.0] * (LENGTH // 2)

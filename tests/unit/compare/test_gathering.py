@@ -22,6 +22,7 @@ from tests.unit.compare.world import (
 )
 
 from tokensieve.compare import gathering
+from tokensieve.compare.arm_results import sweep
 from tokensieve.compare.arms import comparison_arms
 from tokensieve.compare.gathering import gather
 from tokensieve.compare.stages import reference_recipes
@@ -237,12 +238,12 @@ def test_the_sweep_has_a_line_for_each_score_and_a_gap_where_an_arm_is_missing()
     changes = {"compare.ratios": [0.5, 0.25], "compare.scores": ["excess_loss", "current_loss"]}
     made = recipe(changes={**changes, "compare.arms": ["slm", "clm"]})
     found = {key: hand_runs(arm, [[3.0, 2.0, arm.policy.ratio]] * 2) for key, arm in arms_of(made).items()}
-    sweep = gathering._sweep(made, found)
-    assert [line["score"] for line in sweep] == ["excess_loss", "current_loss"]
-    for line in sweep:
+    lines = sweep(made, found)
+    assert [line["score"] for line in lines] == ["excess_loss", "current_loss"]
+    for line in lines:
         assert [(point["ratio"], point["slm"]["mean"], point["random"]) for point in line["points"]] == [
             (0.25, 0.25, None),
             (0.5, 0.5, None),
         ]
         assert line["plain"]["mean"] == 1.0
-    assert gathering._sweep(recipe(), found) == []
+    assert sweep(recipe(), found) == []

@@ -18,6 +18,7 @@ from tests.unit.compare.world import (
     recipe,
 )
 
+from tokensieve.compare import accounting
 from tokensieve.compare.accounting import reference_flops, run_flops, scoring_flops
 from tokensieve.compare.runs import curve_of, read_runs, reference_cost, seconds_of, to_plain
 from tokensieve.errors import UserError
@@ -137,15 +138,20 @@ def test_folders_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     assert read_runs(arms["weak"], (3, 4)).reference_flops == pytest.approx(reference_flops(shape, LENGTH, 64))
 
 
-def test_a_step_of_several_micro_steps_is_counted_by_its_micro_steps(tmp_path: Path) -> None:
+def test_a_step_of_several_micro_steps_is_counted_by_its_micro_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first pass of the head goes chunk by chunk: a micro-step of 16 rows in chunks of 10 leaves 6 of 16 rows.
+    monkeypatch.setattr(accounting, "default_chunk_rows", lambda vocabulary: 10)
     changes = {"train.trainer": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "use_cpu": True}}
     make_stores(tmp_path)
     made = recipe(tmp_path, {**changes, "train.selection.score": "current_loss"})
     arm = arms_of(made)["slm"]
     make_run(arm, 3, [3.0, 2.0, 1.0])
     shape = model_shape(made.model, made)
-    by_hand = run_flops(shape, arm.policy, LENGTH, PER_STEP, STEPS, False, 2 * LENGTH)
-    np.testing.assert_allclose(read_runs(arm, (3,)).runs[0].flops, by_hand)
+    of_micro, of_step = (run_flops(shape, arm.policy, LENGTH, PER_STEP, STEPS, False, rows * LENGTH) for rows in (2, 4))
+    np.testing.assert_allclose(read_runs(arm, (3,)).runs[0].flops, of_micro)
+    assert of_micro[-1] != pytest.approx(of_step[-1], rel=1e-6)
 
 
 def test_a_reference_that_was_there_costs_nothing_and_one_per_seed_is_paid_once_a_run(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ def windows(count: int) -> list[list[int]]:
     [
         ({"evaluation": {}}, "name held-out text under evaluation.targets"),
         ({"score.online": True}, "score.online: compare scores the corpus once"),
+        (
+            {"evaluation.targets": [{"path": "t.jsonl", "name": "general"}, {"path": "u.jsonl"}]},
+            "a text is called 'general', as the report calls all such text",
+        ),
         ({"train.tokens": 31}, "train.tokens: a budget of 31 tokens is below one step of 32"),
         ({"train.selection.warmup_steps": 4}, "warmup_steps: 4 steps of plain training, and an arm has only 4"),
         ({"context.length": 65, "train.tokens": 640}, "context.length 65 is above"),

@@ -205,6 +205,7 @@ def hand_runs(
                     name: DocumentSums(np.array(items, dtype=np.float64), np.ones(len(items), dtype=np.int64))
                     for name, items in (tasks[i] if tasks else {}).items()
                 },
+                asked={name: f"digest of {name}" for name in (tasks[i] if tasks else {})},
             )
         )
     return ArmRuns(arm, runs, *before, shared_seconds)

@@ -105,6 +105,7 @@ def test_a_shipped_recipe_is_found_from_anywhere_and_a_local_file_wins(
         "recipes/nothing.yaml",
         "quickstart.yaml",
         "other/quickstart.yaml",
+        "compare/comparison.schema.json",  # lies in the package
         "./recipes/nothing.yaml",
     ],
 )
