@@ -24,7 +24,9 @@ class Arm:
     """One arm of a comparison, whatever the seed."""
 
     key: str
-    """Its name in comparison.json, and its folder's."""
+    """Its name in comparison.json."""
+    place: str
+    """Its folder's name: always with ratio and score, so that its runs are found again when the grid grows."""
     kind: str
     """One of `recipe.COMPARE_ARMS`."""
     label: str
@@ -65,7 +67,7 @@ class Arm:
 
     def folder(self, seed: int) -> Path:
         """Where the run with one seed lies."""
-        return self.recipe.folder / COMPARE_FOLDER / self.key / f"seed-{seed}"
+        return self.recipe.folder / COMPARE_FOLDER / self.place / f"seed-{seed}"
 
 
 def comparison_arms(recipe: Recipe) -> list[Arm]:
@@ -77,6 +79,9 @@ def comparison_arms(recipe: Recipe) -> list[Arm]:
     section = recipe.compare
     ratios = section.ratios or (recipe.train.selection.ratio,)
     scores = section.scores or (recipe.train.selection.score,)
+    unusable = sorted({"random"} & set(recipe.train.selection.scores))
+    if unusable:
+        raise UserError(f"train.selection.score: {unusable[0]} is the control, not the method; name another score")
     if recipe.train.selection.selects_everything:
         raise UserError("train.selection keeps every token: there is no selection to compare; set its ratio below 1")
     arms = []
@@ -84,7 +89,7 @@ def comparison_arms(recipe: Recipe) -> list[Arm]:
         if kind not in section.arms:
             continue
         if kind == "clm":
-            arms.append(Arm("clm", kind, "Plain training", "plain training", recipe, "corpus"))
+            arms.append(Arm("clm", "clm", kind, "Plain training", "plain training", recipe, "corpus"))
         elif kind == "random":
             arms += [_selecting(recipe, kind, ratio, None, ratios, scores) for ratio in ratios]
         elif kind == "slm":
@@ -92,21 +97,21 @@ def comparison_arms(recipe: Recipe) -> list[Arm]:
         elif kind == "weak":
             changed = with_reference(recipe, weaker_reference(recipe))
             phrase = "selective training with a weaker reference"
-            arms.append(Arm("weak", kind, "Selective, weaker reference", phrase, changed, "corpus"))
+            arms.append(Arm("weak", "weak", kind, "Selective, weaker reference", phrase, changed, "corpus"))
         elif kind == "self":
             changed = with_reference(recipe, self_reference(recipe))
             phrase = "selective training with a reference trained on the corpus itself"
-            arms.append(Arm("self", kind, "Selective, self-reference", phrase, changed, "corpus"))
+            arms.append(Arm("self", "self", kind, "Selective, self-reference", phrase, changed, "corpus"))
         elif kind == "clean":
             _need_clean_text(recipe, kind)
             phrase = "plain training on the clean text"
-            arms.append(Arm("clean", kind, "Plain, clean text alone", phrase, recipe, "clean"))
+            arms.append(Arm("clean", "clean", kind, "Plain, clean text alone", phrase, recipe, "clean"))
         else:
             _need_clean_text(recipe, kind)
             if not recipe.corpus.sources:
                 raise UserError("compare.arms: mixed needs corpus.sources, to mix the clean text into; remove it")
             phrase = "plain training with the clean text mixed in"
-            arms.append(Arm("mixed", kind, "Plain, clean text mixed in", phrase, recipe, "mixed"))
+            arms.append(Arm("mixed", "mixed", kind, "Plain, clean text mixed in", phrase, recipe, "mixed"))
     for arm in arms:
         if arm.kind in ("weak", "self") and not arm.scored:
             raise UserError(
@@ -182,16 +187,18 @@ def _selecting(
         changed = replace(recipe, train=replace(recipe.train, selection=policy))
     except ValueError as error:
         raise UserError(f"compare: {kind} at ratio {ratio:g}: {error}") from error
-    key, name, phrase = kind, "Random", "random selection"
+    key, place, name, phrase = kind, kind, "Random", "random selection"
     if score is not None:
         name, phrase = "Selective", "selective training"
+        if score != recipe.train.selection.score:
+            place = f"{place}-{score}"
         if len(scores) > 1:
             by = f"by {score.replace('_', ' ')}"
             key, name, phrase = f"{key}-{score}", f"{name} {by}", f"{phrase} {by}"
     if len(ratios) > 1:
-        key = f"{key}-{ratio:g}"
+        key = f"{key}-{ratio!r}"
     share = f"{100 * ratio:.4g}\u202f%"
-    return Arm(key, kind, f"{name}, {share}", f"{phrase} at {share}", changed, "corpus")
+    return Arm(key, f"{place}-{ratio!r}", kind, f"{name}, {share}", f"{phrase} at {share}", changed, "corpus")
 
 
 def _need_clean_text(recipe: Recipe, kind: str) -> None:

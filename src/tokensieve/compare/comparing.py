@@ -8,9 +8,15 @@ from tokensieve.compare.arms import comparison_arms
 from tokensieve.compare.cells import all_cells, measure_untrained
 from tokensieve.compare.gathering import gather
 from tokensieve.compare.running import alone, train_cells
-from tokensieve.compare.stages import check_request, make_shared, overlap, probe_numbers, reference_recipes
+from tokensieve.compare.stages import (
+    check_request,
+    make_shared,
+    overlap,
+    overlap_warnings_of,
+    probe_numbers,
+    reference_recipes,
+)
 from tokensieve.errors import UserError
-from tokensieve.evaluation.overlap import overlap_warnings
 from tokensieve.pipeline import warn
 from tokensieve.recipe import Recipe
 from tokensieve.report.comparison import write_comparison
@@ -39,7 +45,7 @@ def compare(recipe: Recipe) -> dict[str, Any]:
     with alone(recipe):
         warn(warnings)
         make_shared(recipe, arms)
-        warn(overlap_warnings(overlap(recipe, arms)))
+        warn(overlap_warnings_of(recipe, overlap(recipe, arms)))
         held_out = probe_numbers(recipe)
         train_cells(recipe, all_cells(recipe, arms, held_out))
         with_reference = any(arm.scored for arm in arms)

@@ -12,10 +12,12 @@ import numpy as np
 
 from tokensieve.compare.arms import Arm
 from tokensieve.compare.runs import ArmRuns, Run
-from tokensieve.compare.statistics import Difference, DocumentSums, mean_interval, paired_difference, seeds_needed
+from tokensieve.compare.statistics import Difference, DocumentSums, accuracy_interval, paired_difference, seeds_needed
 from tokensieve.compare.verdicts import Unit, answer, sentence
 
 TARGET, GENERAL = "target", "general"
+_TOO_MANY = 0.25
+"""A larger share of the target documents in the training text: the loss there measures memory."""
 _SIZES = {"nats": 0.01, "accuracy": 0.01}
 """What `seeds_needed` is told for: nats a token, share of items."""
 
@@ -56,9 +58,21 @@ def differences(found: Mapping[str, ArmRuns], main: Arm | None) -> list[Judged]:
 
 
 def headline(
-    judged: Sequence[Judged], found: Mapping[str, ArmRuns], main: Arm | None, share: float | None
+    judged: Sequence[Judged],
+    found: Mapping[str, ArmRuns],
+    main: Arm | None,
+    reaches: Mapping[str, Any] | None,
+    overlap: Mapping[str, Any],
 ) -> dict[str, str]:
-    """The schema's `answer`: the main arm on the target text."""
+    """The schema's `answer`: the main arm on the target text.
+
+    Args:
+        judged: all differences.
+        found: all arms.
+        main: the arm it is about.
+        reaches: the main arm's `to_plain`.
+        overlap: target text in the training text, by target: what a verdict on it is worth.
+    """
     if main is None:
         told = "This comparison has no selective arm, so it says nothing of selection."
         return {"verdict": "undecided", "lead": "Selection was not tried", "sentence": told}
@@ -66,7 +80,25 @@ def headline(
         found[item.other].arm.kind: item.found for item in judged if item.arm == main.key and item.text == TARGET
     }
     label = main.phrase[0].upper() + main.phrase[1:]
-    return answer(controls.get("clm"), controls.get("random"), label=label, share=share)
+    shares = {axis: None if reaches is None else reaches[axis]["share"] for axis in ("tokens", "flops")}
+    told = answer(
+        controls.get("clm"), controls.get("random"), label=label, share=shares["tokens"], flops=shares["flops"]
+    )
+    for kind in ("clean", "mixed"):
+        without = controls.get(kind)
+        if without is not None and without.verdict == "worse":
+            item = next(item for item in judged if item.found is without)
+            told["lead"] += f"; {found[item.other].arm.phrase} helps more"
+            told["sentence"] += f" But it was {item.sentence}: where that text suffices, train on it."
+    mostly = sum(text["documents_mostly"] for text in overlap.values())
+    documents = sum(text["documents"] for text in overlap.values())
+    if mostly:
+        told["sentence"] += (
+            f" {mostly} of {documents} target documents stand mostly in the training text: see the warnings."
+        )
+        if mostly >= _TOO_MANY * documents:
+            told |= {"verdict": "undecided", "lead": "Nothing can be said: the target text was trained on"}
+    return told
 
 
 def judged_tasks(
@@ -79,7 +111,7 @@ def judged_tasks(
             "metric": measured["metric"],
             "items": len(measured["items"]),
             "kind": measured["kind"],
-            "arms": {key: mean_interval([_mean(run.tasks[name]) for run in item.runs]) for key, item in found.items()},
+            "arms": {key: accuracy_interval([run.tasks[name] for run in item.runs]) for key, item in found.items()},
             "start": measured["value"],
             "reference": reference[name]["value"] if name in reference else None,
         }
@@ -116,7 +148,7 @@ def _texts(run: Run) -> Iterator[tuple[str, Unit]]:
 
 def _judge(ours: ArmRuns, theirs: ArmRuns, text: str, unit: Unit) -> Judged:
     sums = [[_sums(run, text) for run in item.runs] for item in (ours, theirs)]
-    found = paired_difference(sums[0], sums[1], lower_is_better=unit == "nats")
+    found = paired_difference(sums[0], sums[1], lower_is_better=unit == "nats", items=unit == "accuracy")
     told = sentence(found, theirs.arm.phrase, unit=unit, size=_SIZES[unit])
     return Judged(ours.arm.key, theirs.arm.key, text, unit, found, told)
 
@@ -130,7 +162,3 @@ def _sums(run: Run, text: str) -> DocumentSums:
     return DocumentSums(
         np.concatenate([part.sums_D for part in parts]), np.concatenate([part.counts_D for part in parts])
     )
-
-
-def _mean(items: DocumentSums) -> float:
-    return float(items.sums_D.sum() / items.counts_D.sum())

@@ -22,7 +22,6 @@ from tokensieve.compare.matching import check_matched
 from tokensieve.compare.runs import ArmRuns, read_runs, reference_cost, to_plain
 from tokensieve.corpus.run_stores import open_tokens
 from tokensieve.errors import UserError
-from tokensieve.evaluation.overlap import overlap_warnings
 from tokensieve.recipe import Recipe, Source, dump
 from tokensieve.results import run_warnings
 from tokensieve.stage import first_difference, read_manifest
@@ -66,18 +65,18 @@ def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, war
     shown = next(stages.reference_recipes(recipe, arms), recipe)
     return {
         "format": FORMAT,
-        "title": recipe.compare.title or Path(recipe.out).name,
+        "title": recipe.compare.title or f"Token selection compared: {Path(recipe.out).name}",
         "versions": {
             "tokensieve": __version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
         "recipe": dump(recipe),
-        "answer": headline(judged, found, main, None if reaches is None else reaches["tokens"]["share"]),
+        "answer": headline(judged, found, main, reaches, _of_targets(recipe, overlap)),
         "warnings": [
             *warnings,
-            *(run_warnings(shown) if with_reference else []),
-            *overlap_warnings(overlap),
+            *run_warnings(shown),
+            *stages.overlap_warnings_of(recipe, overlap),
             *_reach_warnings(found),
         ],
         "not_run": _not_run(recipe, arms, with_reference),
@@ -104,6 +103,10 @@ def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, war
         "matched": check_matched(arms, seeds),
         "measured": measured(recipe, arms, found, plain),
     }
+
+
+def _of_targets(recipe: Recipe, overlap: dict[str, Any]) -> dict[str, Any]:
+    return {source.label: overlap["targets"][source.label] for source in recipe.evaluation.targets}
 
 
 def _refuse_unmatched(found: Sequence[ArmRuns]) -> None:

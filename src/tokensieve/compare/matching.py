@@ -65,7 +65,8 @@ def check_matched(arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, Any]:
     differ = {}
     same = []
     for key in keys:
-        values = {arm: values[key] for arm, values in found.items() if key in values}
+        reading = key.startswith(("reference.", "score."))
+        values = {arm: values.get(key) for arm, values in found.items() if key in values or not reading}
         if all(value == next(iter(values.values())) for value in values.values()):
             same.append(key)
         else:
@@ -75,11 +76,14 @@ def check_matched(arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, Any]:
 
 def _refuse_other_differences(arm: Arm, other: Arm, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     allowed = (*_OWN[arm.kind], *_OWN[other.kind])
-    for key in ours.keys() & theirs.keys():
-        if ours[key] != theirs[key] and not key.startswith(allowed):
+    for key in dict.fromkeys([*ours, *theirs]):
+        # Only a reference is nothing to an arm that reads none.
+        unread = key.startswith(("reference.", "score.")) and (key in ours) != (key in theirs)
+        if ours.get(key) != theirs.get(key) and not unread and not key.startswith(allowed):
+            values = f"{ours.get(key)!r} and {theirs.get(key)!r}"
             raise UserError(
-                f"arms {arm.key} and {other.key} differ in {key} ({ours[key]!r} and {theirs[key]!r}), which is not "
-                f"what either of them changes: they cannot be compared"
+                f"arms {arm.key} and {other.key} differ in {key} ({values}), which is not what either of them changes: "
+                f"they cannot be compared"
             )
 
 

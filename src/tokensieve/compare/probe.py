@@ -30,12 +30,14 @@ def split(arms: Sequence[ArmRuns], main: Arm, probe: np.ndarray) -> dict[str, An
     Returns:
         The schema's `split`; means over the seeds.
     """
-    live, reference = _live(main, probe)
+    tokens = 0
     ratio = main.policy.ratio
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for item in arms:
         rows = []
         for run in item.runs:
+            live, reference = _live(main, run.seed, probe)
+            tokens = int(live.sum())
             losses = _losses(item.arm, run.seed, live, [line["step"] for line in run.evaluations])
             chosen = _highest(losses[0] - reference, ratio)
             rows.append((losses[:, chosen].mean(axis=1), losses[:, ~chosen].mean(axis=1)))
@@ -45,10 +47,10 @@ def split(arms: Sequence[ArmRuns], main: Arm, probe: np.ndarray) -> dict[str, An
             name: [[tokens, float(loss)] for tokens, loss in zip(seen, values, strict=True)]
             for name, values in zip(("selected", "unselected"), means, strict=True)
         }
-    return {"tokens": int(live.sum()), "selected_share": ratio, "arms": curves}
+    return {"tokens": tokens, "selected_share": ratio, "arms": curves}
 
 
-def over_time(item: ArmRuns, probe: np.ndarray, most: int = 5) -> dict[str, Any]:
+def over_time(item: ArmRuns, probe: np.ndarray, most: int = 5) -> dict[str, Any] | None:
     """Figure 8: the tokens that the main arm would select at each of its checkpoints, and their loss all along.
 
     Args:
@@ -57,18 +59,22 @@ def over_time(item: ArmRuns, probe: np.ndarray, most: int = 5) -> dict[str, Any]
         most: sets of tokens, spread evenly over the evaluations.
 
     Returns:
-        The schema's `over_time`; means over the seeds.
+        The schema's `over_time`, means over the seeds; None for a score other than excess loss.
     """
-    live, reference = _live(item.arm, probe)
-    ratio = item.arm.policy.ratio
+    policy = item.arm.policy
+    if policy.score != "excess_loss":
+        return None  # a score that does not follow the model selects the same tokens at every checkpoint
+    cap = np.inf if policy.reference_loss_cap is None else policy.reference_loss_cap
     evaluations = item.runs[0].evaluations
     at = np.unique(np.linspace(1, len(evaluations) - 1, min(most, len(evaluations) - 1)).round().astype(int))
     seen = [line["tokens_seen"] for line in evaluations]
     curves = np.zeros((len(at), len(evaluations)))
     for run in item.runs:
+        live, reference = _live(item.arm, run.seed, probe)
         losses = _losses(item.arm, run.seed, live, [line["step"] for line in run.evaluations])
         for row, checkpoint in enumerate(at):
-            curves[row] += losses[:, _highest(losses[checkpoint] - reference, ratio)].mean(axis=1)
+            excess = losses[checkpoint] - np.minimum(reference, cap)
+            curves[row] += losses[:, _highest(excess, policy.ratio)].mean(axis=1)
     curves /= len(item.runs)
     return {
         "arm": item.arm.key,
@@ -79,9 +85,9 @@ def over_time(item: ArmRuns, probe: np.ndarray, most: int = 5) -> dict[str, Any]
     }
 
 
-def _live(arm: Arm, probe: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens of the probe count, bool [windows, T], and the reference's losses of those, [N]."""
-    windows = probe_windows(arm.run(arm.recipe.compare.seeds[0]), probe)
+def _live(arm: Arm, seed: int, probe: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens of the probe count, bool [windows, T], and the losses of the seed's reference there, [N]."""
+    windows = probe_windows(arm.run(seed), probe)
     batch = windows.__getitems__(list(range(len(windows))))
     live = (batch["labels"] != IGNORED).numpy()
     return live, batch["reference_loss"].numpy().view(np.float16)[live].astype(np.float64)

@@ -48,14 +48,18 @@ def train_cells(recipe: Recipe, cells: Sequence[Cell]) -> None:
     """
     left = [cell for cell in cells if not cell.finished]
     console.print(f"compare: {len(cells)} runs, {len(cells) - len(left)} of them finished")
+    for cell in cells:
+        if cell.finished:
+            train_cell(cell)  # trains nothing: refuses what was made with other settings, before hours are spent
     count = min(process_count(recipe), len(left))
     if count > 1:
+        console.print(
+            f"each process writes to {recipe.folder / COMPARE_FOLDER}/log-N.txt", markup=False, soft_wrap=True
+        )
         _train_at_once(recipe, left, count)
         left = []
     for cell in left:
         train_cell(cell)
-    for cell in cells:
-        train_cell(cell)  # finished: compares its inputs with the recipe, trains nothing
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 These are the stages of `tokensieve run`, for each reference that the arms name, and two of the comparison's own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tokensieve import pipeline
 from tokensieve.compare.arms import COMPARE_FOLDER, Arm
 from tokensieve.corpus.run_stores import make_tokens, open_tokens
 from tokensieve.errors import UserError
-from tokensieve.evaluation.overlap import find_overlap
+from tokensieve.evaluation.overlap import find_overlap, overlap_warnings
 from tokensieve.evaluation.tasks import check_tasks
 from tokensieve.recipe import Recipe, save_recipe
 from tokensieve.reference.store import corpus_identity
@@ -119,7 +119,7 @@ def mixed_share(recipe: Recipe) -> float:
     if recipe.compare.mixed_share is not None:
         return recipe.compare.mixed_share
     corpus, clean = open_tokens(recipe).tokens, open_tokens(recipe, "clean").tokens
-    return round(clean / (clean + corpus), 4)
+    return clean / (clean + corpus)
 
 
 def probe_numbers(recipe: Recipe) -> np.ndarray | None:
@@ -135,7 +135,7 @@ def probe_numbers(recipe: Recipe) -> np.ndarray | None:
     chosen = []
     for source in range(len(corpus.sources)):
         windows = np.flatnonzero(sources == source)
-        count = round(share * len(windows))
+        count = int(share * len(windows) + 1e-9)
         if len(windows) >= _LEAST_OF_SOURCE and count:
             # The middle of each of `count` equal parts.
             chosen.append(windows[((np.arange(count) + 0.5) * len(windows) / count).astype(np.int64)])
@@ -159,6 +159,15 @@ def overlap(recipe: Recipe, arms: Sequence[Arm]) -> dict[str, Any]:
         with stage.running():
             stage.finish(**find_overlap(targets, list(training.values())))
     return stage.outputs
+
+
+def overlap_warnings_of(recipe: Recipe, found: Mapping[str, Any]) -> list[str]:
+    """What must be said of held-out text that stands in the training text."""
+    warnings = []
+    for kind, sources in (("target", recipe.evaluation.targets), ("general text", recipe.evaluation.general)):
+        texts = {source.label: found["targets"][source.label] for source in sources}
+        warnings += overlap_warnings({**found, "targets": texts}, kind)
+    return warnings
 
 
 def stage_seconds(recipe: Recipe, arms: Sequence[Arm]) -> dict[str, float]:

@@ -19,7 +19,7 @@ unequal lengths; its degrees of freedom are those of the few documents that hold
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ from scipy.special import gammaincinv, ndtr, stdtrit
 Outcome = Literal["better", "worse", "undecided"]
 
 _MOST_SEEDS = 2**20
-_SMALLEST_LOG_P = -600.0
+_SMALLEST_LOG_P = -300.0  # the square of its t quantile is a float with any degrees of freedom
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,17 @@ def paired_difference(
     *,
     confidence: float = 0.95,
     lower_is_better: bool = True,
+    items: bool = False,
 ) -> Difference:
     """Ours minus theirs, runs paired by position: the i-th of both used the same seed, all the same documents.
+
+    Args:
+        ours: one arm's runs.
+        theirs: the other's.
+        confidence: of the interval.
+        lower_is_better: for losses; not for accuracies.
+        items: the documents are items, right (1) or wrong (0). Where no item differs in any seed, the spread is zero
+            and the certainty is not: the interval is then that of a share of which none of D was seen.
 
     Raises:
         ValueError: if the arms have different numbers of runs or none, or any two runs different documents.
@@ -129,7 +138,23 @@ def paired_difference(
     sums_SD = np.stack([(our.sums_D - their.sums_D)[seen] for our, their in zip(ours, theirs, strict=True)])
     per_seed_S = sums_SD.sum(axis=1) / counts_D.sum()
     parts = _parts(sums_SD / counts_D.sum(), weights_D)
-    return _judge(per_seed_S, parts, 1 - confidence, lower_is_better)
+    found = _judge(per_seed_S, parts, 1 - confidence, lower_is_better)
+    if items and found.low is not None and not sums_SD.any():
+        return _none_seen(found, int(seen.sum()))
+    return found
+
+
+def accuracy_interval(runs: Sequence[DocumentSums], confidence: float = 0.95) -> dict[str, float | None]:
+    """Mean accuracy over seeds, with an interval over seeds and items: {"mean", "low", "high"}."""
+    nothing = [DocumentSums(np.zeros_like(run.sums_D), run.counts_D) for run in runs]
+    mean = float(np.mean([run.sums_D.sum() / run.counts_D.sum() for run in runs]))
+    # From the nearer end: an arm that is right (or wrong) everywhere has no spread, and is not certain either.
+    wrong = [DocumentSums(run.counts_D - run.sums_D, run.counts_D) for run in runs]
+    found = paired_difference(runs if mean < 0.5 else wrong, nothing, confidence=confidence, items=True)
+    if found.low is None or found.high is None:
+        return {"mean": mean, "low": None, "high": None}
+    low, high = max(found.low, 0.0), min(found.high, 1.0)
+    return {"mean": mean, "low": low, "high": high} if mean < 0.5 else {"mean": mean, "low": 1 - high, "high": 1 - low}
 
 
 def seeds_needed(difference: Difference, size: float, power: float = 0.8) -> int | None:
@@ -239,6 +264,12 @@ def _judge(per_seed_S: np.ndarray, parts: _Parts, level: float, lower_is_better:
         seed_error=seed_error,
         document_freedom=parts.freedom,
     )
+
+
+def _none_seen(found: Difference, items: int) -> Difference:
+    """No item differed: at most this share of all such items does (Clopper and Pearson's bound, the rule of three)."""
+    most = 1 - (1 - found.confidence) ** (1 / items)
+    return replace(found, low=-most, high=most, p=1.0, detectable=most, verdict="undecided", document_error=None)
 
 
 def _half_width_squared(level: float, seeds: int, parts: _Parts) -> float:

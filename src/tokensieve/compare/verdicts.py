@@ -46,6 +46,7 @@ def answer(
     clm_label: str = "plain training",
     random_label: str = "random selection",
     share: float | None = None,
+    flops: float | None = None,
 ) -> dict[str, str]:
     """The headline of a comparison: {"verdict", "lead", "sentence"}, from the main arm's target loss in nats a token.
 
@@ -57,6 +58,7 @@ def answer(
         random_label: Random selection's name within a sentence.
         share: Part of plain training's tokens after which the arm reached its final target loss; None if unknown, or
             not reached with every seed.
+        flops: The same of plain training's FLOPs, the arm's reference and scoring included.
 
     Returns:
         verdict "better" (than every control there is), "mixed" (better than one, not shown better than the other),
@@ -75,7 +77,7 @@ def answer(
     verdict, lead, comment = _weigh(clm, random, clm_label, random_label)
     clauses = [f"{_verb(found)} {sentence(found, name)}" for found, name in controls]
     told = f"{label} " + (" and ".join(clauses) if verdict == "better" else ". It ".join(clauses)) + "."
-    return {"verdict": verdict, "lead": lead, "sentence": told + comment + _pace(clm, clm_label, share)}
+    return {"verdict": verdict, "lead": lead, "sentence": told + comment + _pace(clm, clm_label, share, flops)}
 
 
 def _weigh(
@@ -111,11 +113,13 @@ def _verb(difference: Difference) -> str:
     return "showed" if difference.verdict == "undecided" else "was"
 
 
-def _pace(clm: Difference | None, clm_label: str, share: float | None) -> str:
+def _pace(clm: Difference | None, clm_label: str, share: float | None, flops: float | None) -> str:
     # Without a shown difference two curves cross by chance, and the place says nothing.
     if clm is None or share is None or clm.verdict == "undecided":
         return ""
     reached = f" It reached the final loss of {clm_label} after {100 * share:.0f}\u202f% of the tokens"
+    if flops is not None:
+        reached += f" and {100 * flops:.0f}\u202f% of the FLOPs, reference and scoring included"
     return f"{reached}, but did not stay below it." if clm.verdict == "worse" else f"{reached}."
 
 
