@@ -233,7 +233,7 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
 def _print_comparison(comparison: dict[str, Any], written: tuple[Path, Path]) -> None:
     count = len(comparison["seeds"])
     table = Table(title="Held-out target text", title_justify="left", box=SIMPLE)
-    for name in ("arm", "nats a token", "95 % interval", "minus plain", "minus random"):
+    for name in ("arm", "nats a token", "minus plain", "minus random"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     against = {
         (found["arm"], comparison["arms"][found["other"]]["kind"]): found
@@ -241,26 +241,28 @@ def _print_comparison(comparison: dict[str, Any], written: tuple[Path, Path]) ->
         if found["text"] == "target"
     }
     for key, arm in comparison["arms"].items():
-        loss = arm["target_loss"]
-        table.add_row(
-            key,
-            _number(loss["mean"]),
-            _interval(loss),
-            *(_interval(against.get((key, kind)), signed=True) for kind in ("clm", "random")),
-        )
-    table.add_row("start", _number(comparison["start"]["target_loss"]), "", "", "")
+        beside = (_difference(against.get((key, kind))) for kind in ("clm", "random"))
+        table.add_row(key, _number(arm["target_loss"]["mean"]), *beside)
+    table.add_row("start", _number(comparison["start"]["target_loss"]), "", "")
     if comparison["reference"] is not None:
-        table.add_row("reference", _number(comparison["reference"]["target_loss"]), "", "", "")
-    console.print(table)
-    console.print(f"{count} {'seed' if count == 1 else 'seeds'}; a difference below zero is better\n", markup=False)
+        table.add_row("reference", _number(comparison["reference"]["target_loss"]), "", "")
+    # As wide as it is: an interval that is cut off says nothing.
+    console.print(table, soft_wrap=True, crop=False, width=max(console.width, 100))
+    told = f"{count} {'seed' if count == 1 else 'seeds'}, 95 % intervals; a difference below zero is better"
+    console.print(f"{told}\n", markup=False)
+    for warning in comparison["warnings"]:
+        console.print(f"warning: {warning}", style="bold yellow", markup=False, soft_wrap=True)
     console.print(f"{comparison['answer']['lead']}. {comparison['answer']['sentence']}", markup=False)
     console.print(" and ".join(map(str, written)), markup=False, soft_wrap=True)
 
 
-def _interval(found: dict[str, Any] | None, signed: bool = False) -> str:
-    if found is None or found["low"] is None:
+def _difference(found: dict[str, Any] | None) -> str:
+    """As it is in the JSON; intervals are symmetric."""
+    if found is None:
         return ""
-    return f"{found['low']:+.3f} to {found['high']:+.3f}" if signed else f"{found['low']:.3f} to {found['high']:.3f}"
+    if found["low"] is None:
+        return f"{found['estimate']:+.3f}"
+    return f"{found['estimate']:+.3f} ± {(found['high'] - found['low']) / 2:.3f}"
 
 
 def _number(value: float | None) -> str:

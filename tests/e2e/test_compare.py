@@ -192,7 +192,7 @@ def test_a_run_made_from_something_else_is_refused(
     recipe = small(recipe)
     recipe["compare"]["arms"] = ["clm", "slm"]
     assert tokensieve("compare", recipe)[0] == 0
-    path = tmp_path / "run" / "compare" / "slm" / "seed-1" / "run.json"
+    path = tmp_path / "run" / "compare" / "slm-0.5" / "seed-1" / "run.json"
     assert read_manifest(path)["finished"]
     code, _, errors = tokensieve("compare", recipe, "train.trainer.learning_rate=0.5")
     assert code == 2 and "belongs to another recipe (trainer.learning_rate" in errors

@@ -146,7 +146,7 @@ def test_target_text_in_the_training_text_is_told(tmp_path: Path) -> None:
         for i, name in enumerate(("corpus", "clean"), start=1):
             own = texts[i] if name != place else np.concatenate([texts[i], texts[0]])
             make_corpus(folder / name, ids=[own.copy()])
-        told = overlap_warnings(stages.overlap(made, comparison_arms(made)))
+        told = overlap_warnings(stages.overlap(made))
         assert len(told) == (place is not None)
         assert all("held-out: 1 of 1 documents" in line and "memory" in line for line in told)
 

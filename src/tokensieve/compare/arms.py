@@ -77,13 +77,18 @@ def comparison_arms(recipe: Recipe) -> list[Arm]:
         UserError: an arm that this recipe cannot have.
     """
     section = recipe.compare
-    ratios = section.ratios or (recipe.train.selection.ratio,)
-    scores = section.scores or (recipe.train.selection.score,)
     unusable = sorted({"random"} & set(recipe.train.selection.scores))
     if unusable:
         raise UserError(f"train.selection.score: {unusable[0]} is the control, not the method; name another score")
     if recipe.train.selection.selects_everything:
         raise UserError("train.selection keeps every token: there is no selection to compare; set its ratio below 1")
+    wanted = recipe.train.selection
+    ratios = section.ratios or (wanted.ratio,)
+    scores = section.scores or (wanted.score,)
+    # Arms with another reference stand beside the main arm, so they select as it does.
+    nearest = min(ratios, key=lambda ratio: abs(ratio - wanted.ratio))
+    score = wanted.score if wanted.score in scores else scores[0]
+    like_main = _selecting(recipe, "slm", nearest, score, ratios, scores).recipe
     arms = []
     for kind in ("clm", "random", "slm", "weak", "self", "clean", "mixed"):
         if kind not in section.arms:
@@ -95,11 +100,11 @@ def comparison_arms(recipe: Recipe) -> list[Arm]:
         elif kind == "slm":
             arms += [_selecting(recipe, kind, ratio, score, ratios, scores) for score in scores for ratio in ratios]
         elif kind == "weak":
-            changed = with_reference(recipe, weaker_reference(recipe))
+            changed = with_reference(like_main, weaker_reference(recipe))
             phrase = "selective training with a weaker reference"
             arms.append(Arm("weak", "weak", kind, "Selective, weaker reference", phrase, changed, "corpus"))
         elif kind == "self":
-            changed = with_reference(recipe, self_reference(recipe))
+            changed = with_reference(like_main, self_reference(recipe))
             phrase = "selective training with a reference trained on the corpus itself"
             arms.append(Arm("self", "self", kind, "Selective, self-reference", phrase, changed, "corpus"))
         elif kind == "clean":
@@ -151,6 +156,11 @@ def weaker_reference(recipe: Recipe) -> ReferenceSection:
             "compare.arms: weak trains the reference on fewer tokens, and reference.existing is not trained"
         )
     if recipe.compare.weak_tokens is not None:
+        if section.tokens is not None and recipe.compare.weak_tokens >= section.tokens:
+            raise UserError(
+                f"compare.weak_tokens: {recipe.compare.weak_tokens:,} tokens make no weaker reference than "
+                f"reference.tokens, {section.tokens:,}; lower it"
+            )
         return replace(section, name="weak", tokens=recipe.compare.weak_tokens, epochs=None)
     if section.tokens is not None:
         return replace(section, name="weak", tokens=max(1, section.tokens // 10))

@@ -45,7 +45,7 @@ def compare(recipe: Recipe) -> dict[str, Any]:
     with alone(recipe):
         warn(warnings)
         make_shared(recipe, arms)
-        warn(overlap_warnings_of(recipe, overlap(recipe, arms)))
+        warn(overlap_warnings_of(recipe, overlap(recipe)))
         held_out = probe_numbers(recipe)
         train_cells(recipe, all_cells(recipe, arms, held_out))
         with_reference = any(arm.scored for arm in arms)

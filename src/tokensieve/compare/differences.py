@@ -74,14 +74,14 @@ def headline(
         overlap: target text in the training text, by target: what a verdict on it is worth.
     """
     if main is None:
-        told = "This comparison has no selective arm, so it says nothing of selection."
-        return {"verdict": "undecided", "lead": "Selection was not tried", "sentence": told}
+        nothing = "This comparison has no selective arm, so it says nothing of selection."
+        return {"verdict": "undecided", "lead": "Selection was not tried", "sentence": nothing}
     controls = {
         found[item.other].arm.kind: item.found for item in judged if item.arm == main.key and item.text == TARGET
     }
     label = main.phrase[0].upper() + main.phrase[1:]
     shares = {axis: None if reaches is None else reaches[axis]["share"] for axis in ("tokens", "flops")}
-    told = answer(
+    told: dict[str, str] = answer(
         controls.get("clm"), controls.get("random"), label=label, share=shares["tokens"], flops=shares["flops"]
     )
     for kind in ("clean", "mixed"):
@@ -97,7 +97,7 @@ def headline(
             f" {mostly} of {documents} target documents stand mostly in the training text: see the warnings."
         )
         if mostly >= _TOO_MANY * documents:
-            told |= {"verdict": "undecided", "lead": "Nothing can be said: the target text was trained on"}
+            told["verdict"], told["lead"] = "undecided", "Nothing can be said: the target text was trained on"
     return told
 
 
@@ -147,15 +147,15 @@ def _texts(run: Run) -> Iterator[tuple[str, Unit]]:
 
 
 def _judge(ours: ArmRuns, theirs: ArmRuns, text: str, unit: Unit) -> Judged:
-    sums = [[_sums(run, text) for run in item.runs] for item in (ours, theirs)]
+    sums = [[_sums(run, text, unit) for run in item.runs] for item in (ours, theirs)]
     found = paired_difference(sums[0], sums[1], lower_is_better=unit == "nats", items=unit == "accuracy")
     told = sentence(found, theirs.arm.phrase, unit=unit, size=_SIZES[unit])
     return Judged(ours.arm.key, theirs.arm.key, text, unit, found, told)
 
 
-def _sums(run: Run, text: str) -> DocumentSums:
+def _sums(run: Run, text: str, unit: Unit) -> DocumentSums:
     """The sums of a task, of one text, or of all target or general texts as one."""
-    if text in run.tasks:
+    if unit == "accuracy":
         return run.tasks[text]
     names = {TARGET: "targets", GENERAL: "general"}
     parts = [run.documents[name] for name in run.numbers[names[text]]] if text in names else [run.documents[text]]

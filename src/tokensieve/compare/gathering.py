@@ -58,7 +58,7 @@ def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, war
     shares = {}
     for key, item in found.items():
         shares[key] = None if plain is None or item is plain else {x: to_plain(item, plain, x) for x in _AXES}
-    overlap = stages.overlap(recipe, arms)
+    overlap = stages.overlap(recipe)
     first = next(iter(found.values()))
     reaches = None if main is None else shares[main.key]
     with_reference = any(item.arm.scored for item in found.values())
@@ -75,7 +75,7 @@ def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, war
         "answer": headline(judged, found, main, reaches, _of_targets(recipe, overlap)),
         "warnings": [
             *warnings,
-            *run_warnings(shown),
+            *_reference_warnings(recipe, arms),
             *stages.overlap_warnings_of(recipe, overlap),
             *_reach_warnings(found),
         ],
@@ -103,6 +103,16 @@ def gather(recipe: Recipe, arms: Sequence[Arm], held_out: np.ndarray | None, war
         "matched": check_matched(arms, seeds),
         "measured": measured(recipe, arms, found, plain),
     }
+
+
+def _reference_warnings(recipe: Recipe, arms: Sequence[Arm]) -> list[str]:
+    """What must be known of every reference; each is told once."""
+    found = [
+        warning if variant.reference.name == recipe.reference.name else f"reference {variant.reference.name}: {warning}"
+        for variant in (list(stages.reference_recipes(recipe, arms)) or [recipe])
+        for warning in run_warnings(variant)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _of_targets(recipe: Recipe, overlap: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tokensieve.training.arms import probe_windows
 from tokensieve.training.metrics import PROBE
 
 
-def split(arms: Sequence[ArmRuns], main: Arm, probe: np.ndarray) -> dict[str, Any]:
+def split(arms: Sequence[ArmRuns], main: Arm, probe: np.ndarray) -> dict[str, Any] | None:
     """Figure 6: losses of selected and of unselected tokens along the run, for every arm on the same tokens.
 
     Which tokens count as selected is decided once for each seed, before training: the ratio of the main arm, by the
@@ -28,7 +28,7 @@ def split(arms: Sequence[ArmRuns], main: Arm, probe: np.ndarray) -> dict[str, An
         probe: numbers of the windows.
 
     Returns:
-        The schema's `split`; means over the seeds.
+        The schema's `split`, means over the seeds; None if all of the probe's tokens are on one side.
     """
     tokens = 0
     ratio = main.policy.ratio
@@ -40,6 +40,8 @@ def split(arms: Sequence[ArmRuns], main: Arm, probe: np.ndarray) -> dict[str, An
             tokens = int(live.sum())
             losses = _losses(item.arm, run.seed, live, [line["step"] for line in run.evaluations])
             chosen = _highest(losses[0] - reference, ratio)
+            if chosen.all() or not chosen.any():
+                return None  # a probe of a few tokens
             rows.append((losses[:, chosen].mean(axis=1), losses[:, ~chosen].mean(axis=1)))
         seen = [line["tokens_seen"] for line in item.runs[0].evaluations]
         means = np.mean(np.array(rows), axis=0)
@@ -74,7 +76,10 @@ def over_time(item: ArmRuns, probe: np.ndarray, most: int = 5) -> dict[str, Any]
         losses = _losses(item.arm, run.seed, live, [line["step"] for line in run.evaluations])
         for row, checkpoint in enumerate(at):
             excess = losses[checkpoint] - np.minimum(reference, cap)
-            curves[row] += losses[:, _highest(excess, policy.ratio)].mean(axis=1)
+            chosen = _highest(excess, policy.ratio)
+            if not chosen.any():
+                return None
+            curves[row] += losses[:, chosen].mean(axis=1)
     curves /= len(item.runs)
     return {
         "arm": item.arm.key,

@@ -97,8 +97,10 @@ def _train_at_once(recipe: Recipe, cells: Sequence[Cell], count: int) -> None:
     pool = ProcessPoolExecutor(count, context, _prepare, (numbers, logs, threads, os.getpid()))
     with progress:
         bar = progress.add_task(f"{count} at once", total=len(cells))
-        waiting: dict[Future[Any], Cell] = {pool.submit(train_cell, cell): cell for cell in cells}
+        waiting: dict[Future[Any], Cell] = {}
         try:
+            for cell in cells:
+                waiting[pool.submit(train_cell, cell)] = cell
             while waiting:
                 done, _ = wait(waiting, timeout=_LOOK, return_when=FIRST_COMPLETED)
                 for future in done:

@@ -1,5 +1,6 @@
 """The finished runs of one arm, read back: final losses, curves, what it took to reach plain training's loss."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,10 +12,11 @@ from tokensieve.compare.arms import Arm
 from tokensieve.compare.cells import TASKS_MANIFEST
 from tokensieve.compare.statistics import DocumentSums, mean_interval
 from tokensieve.corpus.run_stores import open_tokens
+from tokensieve.errors import UserError
 from tokensieve.evaluation.curves import to_reach
 from tokensieve.planning.memory import recomputes
 from tokensieve.planning.shape import model_shape
-from tokensieve.recipe import Recipe
+from tokensieve.recipe import ModelSection, Recipe
 from tokensieve.stage import read_json, read_manifest
 from tokensieve.training.arms import ARM_MANIFEST
 from tokensieve.training.loop import read_metrics
@@ -97,6 +99,11 @@ def read_runs(arm: Arm, seeds: Sequence[int]) -> ArmRuns:
         folder = arm.folder(seed)
         manifest = read_manifest(folder / ARM_MANIFEST)
         lines = [line for line in read_metrics(folder) if "target_loss" in line]
+        if not all(math.isfinite(line["target_loss"]) for line in lines):
+            raise UserError(
+                f"{folder}: a target loss is not finite; lower train.trainer.learning_rate and choose another `out`, "
+                f"or leave the arm out of compare.arms"
+            )
         sums = {
             name: DocumentSums(np.array(found["nats"]), np.array(found["tokens"], dtype=np.int64))
             for name, found in read_json(folder / DOCUMENTS).items()
@@ -183,7 +190,10 @@ def _before(arm: Arm, seeds: Sequence[int]) -> tuple[float, float, float]:
     if not arm.scored:
         return 0.0, 0.0, 0.0
     recipe = arm.run(seeds[0])
-    shape = model_shape(recipe.reference.model or recipe.model, recipe)
+    section = recipe.reference.model or recipe.model
+    if recipe.reference.existing is not None:
+        section = ModelSection(name=recipe.reference.existing, trust_remote_code=section.trust_remote_code)
+    shape = model_shape(section, recipe)
     scoring = scoring_flops(shape, recipe.context.length, open_tokens(recipe).tokens)
     paths = (
         recipe.reference_folder / "reference.json",

@@ -45,6 +45,14 @@ def check_request(recipe: Recipe, arms: Sequence[Arm]) -> list[str]:
     for name in ("target", "general"):
         if name in names and len(names) > 1:
             raise UserError(f"evaluation: a text is called {name!r}, as the report calls all such text; give it a name")
+    for task in recipe.tasks:
+        if task.label in names:
+            raise UserError(f"tasks: {task.label} is also the name of a held-out text; give one of them another name")
+    kinds = {arm.kind for arm in arms}
+    if recipe.reference.name in (MIXED, COMPARE_FOLDER, *({"weak", "self"} & kinds)):
+        raise UserError(f"reference.name: {recipe.reference.name} is a folder of the comparison's own; choose another")
+    if recipe.compare.reference_per_seed and recipe.reference.existing is not None:
+        raise UserError("compare.reference_per_seed: reference.existing is one model, whatever the seed; remove one")
     if recipe.score.online:
         raise UserError("score.online: compare scores the corpus once for all arms; set it to false")
     for arm in arms:
@@ -58,7 +66,6 @@ def check_request(recipe: Recipe, arms: Sequence[Arm]) -> list[str]:
             warnings.append(f"one seed: nothing here says how much of a difference is chance; {cure}")
         else:
             warnings.append(f"{count} seeds: intervals from so few are very wide; {cure}")
-    kinds = {arm.kind for arm in arms}
     if not kinds & {"slm", "weak", "self"}:
         warnings.append("no selective arm: this comparison says nothing of selection; add slm to compare.arms")
     for control, why in (
@@ -142,13 +149,14 @@ def probe_numbers(recipe: Recipe) -> np.ndarray | None:
     return np.sort(np.concatenate(chosen)) if chosen else None
 
 
-def overlap(recipe: Recipe, arms: Sequence[Arm]) -> dict[str, Any]:
+def overlap(recipe: Recipe) -> dict[str, Any]:
     """How much of the held-out text stands in the training text; found once, then read from `overlap.json`."""
     targets = dict(open_targets(recipe).stores)  # type: ignore[union-attr]  # check_request: there are targets
     if recipe.evaluation.general:
         targets |= open_general(recipe).stores
     training = {"corpus": open_tokens(recipe)}
-    if recipe.reference.sources and any(arm.scored or arm.text != "corpus" for arm in arms):
+    # Whatever the arms: more of them may be added later.
+    if recipe.reference.sources:
         training["clean"] = open_tokens(recipe, "clean")
     inputs = {
         "targets": {name: corpus_identity(store) for name, store in targets.items()},

@@ -100,7 +100,7 @@ def overlap_warnings(found: Mapping[str, Any], kind: str = "target") -> list[str
             lines.append(
                 f"{kind} {name}: {mostly} of {documents} documents ({_percent(mostly / documents)}) "
                 f"{stand} mostly in the training text ({_percent(share)} of all tokens): "
-                f"the loss there measures memory, not learning; remove them from one of the two"
+                f"the loss there measures memory, not learning; remove them there or from corpus and clean text"
             )
         elif share >= COVERED:
             lines.append(

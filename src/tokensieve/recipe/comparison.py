@@ -34,7 +34,8 @@ class CompareSection:
     weak_tokens: int | None = None
     """Tokens that the `weak` arm's reference is trained on. Default: a tenth of the reference's."""
     probe_windows: int = 64
-    """Windows of the corpus that no arm trains on: losses of selected and unselected tokens are measured there."""
+    """Windows of the corpus that are held out: losses of selected and unselected tokens are measured there. (`mixed`
+    reads the corpus anew, with the clean text, and may see them.)"""
     processes: int | None = None
     """Arms trained at once, one device each. Default: the number of accelerators, or 1."""
 

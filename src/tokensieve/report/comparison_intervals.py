@@ -211,7 +211,7 @@ def _seen(row: Mapping[str, Any]) -> str:
     """The smallest difference that would have been found, and the seeds that smaller ones would take."""
     parts = []
     if is_number(row["detectable"]):
-        parts.append(f"Could have seen {written.size(row['detectable'], row['unit'])} or more")
+        parts.append(f"A true difference of {written.size(row['detectable'], row['unit'])} would be found 4 times in 5")
     # The sentence of an undecided comparison says it already.
     if row["verdict"] == "undecided" and "seeds" not in row["sentence"]:
         parts += [f"{wanted} would take {seeds}" for wanted, seeds in _needed(row)]

@@ -8,6 +8,7 @@ as if it had never stopped, because order, random selection and evaluation are p
 import contextlib
 import errno
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,13 @@ def train(run: Run) -> dict[str, Any]:
         raise UserError(f"{run.label}: {error}") from error
     finally:
         progress.progress.stop()
-    return _final_numbers(run, metrics)
+    numbers = _final_numbers(run, metrics)
+    if not math.isfinite(numbers.get("target_loss", 0.0)):
+        # The last update diverged: no training step came after it to notice.
+        raise UserError(
+            f"{run.label}: the last target loss is {numbers['target_loss']}; lower {run.place}.learning_rate"
+        )
+    return numbers
 
 
 def _save(run: Run, trainer: Trainer) -> None:

@@ -259,6 +259,6 @@ def test_a_run_is_the_arm_s_recipe_with_a_seed_and_with_its_own_reference_only_i
 
 
 def test_a_random_choice_by_the_name_of_selective_training_is_refused() -> None:
-    """FAILS: BUG 1. `train.selection.score: random` makes slm the very run that random is: a baseline like no other."""
+    """`train.selection.score: random` makes slm the very run that random is: a baseline like no other."""
     with pytest.raises(UserError, match="random"):
         comparison_arms(recipe(changes={"train.selection.score": "random"}))

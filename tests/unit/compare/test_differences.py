@@ -85,7 +85,7 @@ def test_texts_and_tasks_are_judged_each_by_their_own_documents() -> None:
 
 @pytest.mark.parametrize("right", [2, 4])
 def test_arms_that_differ_alike_on_every_item_with_every_seed_are_compared(right: int) -> None:
-    """FAILS: BUG 7. Without any spread, two seeds or two documents end in OverflowError, after all is trained."""
+    """Without any spread, two seeds or two documents end in OverflowError, after all is trained."""
     arms = arms_of(recipe(changes={"compare.arms": ["clm", "slm"]}))
     seeds = (0, 1) if right == 4 else (0, 1, 2)
     found = {
@@ -123,16 +123,18 @@ def test_the_headline_is_of_the_main_arm_s_two_controls() -> None:
     finals = {"slm_0_3": [1.0, 1.001], "slm_0_5": [4.0, 4.001]}
     found = runs_of(arms, **finals)
     main = arms["slm-0.5"]
-    told = headline(differences(found, main), found, main, None)
+    told = headline(differences(found, main), found, main, None, {})
     assert told["verdict"] == "worse" and told["sentence"].startswith("Selective training at 50")
-    told = headline(differences(found, arms["slm-0.3"]), found, arms["slm-0.3"], 0.25)
+    reaches = {"tokens": {"share": 0.25}, "flops": {"share": 3.0}}
+    told = headline(differences(found, arms["slm-0.3"]), found, arms["slm-0.3"], reaches, {})
     assert told["verdict"] == "better" and "after 25" in told["sentence"]
+    assert "300\u202f% of the FLOPs" in told["sentence"]
 
 
 def test_without_a_selective_arm_nothing_is_said_of_selection() -> None:
     arms = arms_of(recipe(changes={"compare.arms": ["clm", "random"]}))
     found = runs_of(arms)
-    told = headline(differences(found, None), found, None, None)
+    told = headline(differences(found, None), found, None, None, {})
     assert told["verdict"] == "undecided" and "says nothing of selection" in told["sentence"]
 
 

@@ -71,7 +71,9 @@ def test_a_control_that_is_not_matched_is_an_error_that_names_the_key(
 def test_another_seed_is_an_error_and_a_recipe_s_own_seed_decides_no_run() -> None:
     arms = arms_of(recipe())
     other = arms["random"]
-    arms["random"] = AnotherSeed(other.key, other.kind, other.label, other.phrase, other.recipe, other.text)
+    arms["random"] = AnotherSeed(
+        other.key, other.place, other.kind, other.label, other.phrase, other.recipe, other.text
+    )
     with pytest.raises(UserError, match=r"arms clm and random differ in seed \(3 and 4\)"):
         check_matched(list(arms.values()), SEEDS)
     arms["random"] = tampered(other, seed=77)
@@ -92,7 +94,7 @@ def test_a_difference_in_the_reference_belongs_to_weak_and_self_alone() -> None:
 def test_another_text_belongs_to_clean_and_mixed_alone() -> None:
     arms = arms_of(recipe())
     odd = arms["slm"]
-    arms["slm"] = Arm(odd.key, odd.kind, odd.label, odd.phrase, odd.recipe, "clean")
+    arms["slm"] = Arm(odd.key, odd.place, odd.kind, odd.label, odd.phrase, odd.recipe, "clean")
     with pytest.raises(UserError, match=r"differ in text \('corpus' and 'clean'\)"):
         check_matched(list(arms.values()), SEEDS)
 
@@ -106,7 +108,7 @@ def test_another_text_belongs_to_clean_and_mixed_alone() -> None:
     ],
 )
 def test_a_setting_that_one_arm_alone_has_is_an_error_and_never_listed_as_equal(change: dict[str, Any]) -> None:
-    """FAILS: BUG 2. Keys of one arm alone are not compared, and `matched.same` lists them as equal in all arms."""
+    """Keys of one arm alone are not compared, and `matched.same` lists them as equal in all arms."""
     arms = arms_of(recipe())
     arms["slm"] = tampered(arms["slm"], **change)
     with pytest.raises(UserError, match="they cannot be compared"):

@@ -161,13 +161,13 @@ def test_the_clean_text_has_its_share_and_the_rest_is_mixed_as_before(
 
 def test_without_a_share_the_clean_text_has_that_of_its_tokens(tmp_path: Path, make_store: MakeStore) -> None:
     made = mixed_world(tmp_path, make_store, (None, None))
-    assert stages.mixed_share(made) == round(164 / (164 + 324), 4)
+    assert stages.mixed_share(made) == 164 / (164 + 324)
     assert sum(source.weight for source in stages.mixed_sources(made)[2:]) == pytest.approx(stages.mixed_share(made))
     assert stages.mixed_share(mixed_world(tmp_path / "given", make_store, (None, None), mixed_share=0.9)) == 0.9
 
 
 def test_very_little_clean_text_still_has_a_share(tmp_path: Path, make_store: MakeStore) -> None:
-    """FAILS: BUG 5 (minor). Below one in 20,000 tokens the share rounds to 0, and a bare ValueError comes up."""
+    """Below one in 20,000 tokens the share rounds to 0, and a bare ValueError comes up."""
     make_store(tmp_path / "corpus", [[[1] * 49_999 + [0]]])
     make_store(tmp_path / "clean", [[[1, 0]]])
     made = recipe(tmp_path, {"compare.arms": ["clm", "mixed"]})
@@ -188,16 +188,12 @@ def test_overlap_is_looked_for_once_in_all_text_that_arms_or_references_read(tmp
         return {"ngram": 13, "targets": {}}
 
     monkeypatch.setattr(stages, "find_overlap", look)
-    found = stages.overlap(made, comparison_arms(made))
+    found = stages.overlap(made)
     assert looked == [(["held-out"], ["corpus", "clean"])]
-    assert stages.overlap(made, comparison_arms(made)) == found and len(looked) == 1
-    # No arm reads the clean text, directly or through a reference.
-    bare = recipe(tmp_path / "bare", {"compare.arms": ["clm", "random"]})
-    make_stores(tmp_path / "bare")
-    stages.overlap(bare, comparison_arms(bare))
-    assert looked[-1] == (["held-out"], ["corpus"])
-    with pytest.raises(UserError, match="belongs to another recipe"):
-        stages.overlap(bare, comparison_arms(recipe(tmp_path / "bare")))
+    assert stages.overlap(made) == found and len(looked) == 1
+    # Whatever the arms, so that more of them may be added.
+    stages.overlap(recipe(tmp_path, {"compare.arms": ["clm", "random"]}))
+    assert len(looked) == 1
 
 
 def test_seconds_of_the_shared_stages_are_those_of_their_manifests(tmp_path: Path) -> None:
@@ -275,6 +271,6 @@ def test_what_is_held_out_leaves_every_source_windows_to_train_on(
 
 @pytest.mark.parametrize("size", [15, 59])
 def test_no_source_gives_more_than_a_tenth(tmp_path: Path, make_store: MakeStore, size: int) -> None:
-    """FAILS: BUG 6 (minor). The share is rounded to the nearest window: 15 windows give 2, although it says at most."""
+    """The share is rounded to the nearest window: 15 windows give 2, although it says at most."""
     found = probe(tmp_path, make_store, [size], 64)
     assert len(found) <= 0.1 * size

@@ -266,7 +266,7 @@ def test_a_document_that_is_mostly_there_is_a_loud_warning() -> None:
     (line,) = warned(300, 20, 12, 10_000, 450)
     assert line == (
         "target docstrings: 12 of 300 documents (4 %) stand mostly in the training text (4.5 % of all tokens): the "
-        "loss there measures memory, not learning; remove them from one of the two"
+        "loss there measures memory, not learning; remove them there or from corpus and clean text"
     )
     (line,) = warned(10_000, 1, 1, 1_000_000, 50, kind="general")
     assert line.startswith("general docstrings: 1 of 10000 documents (less than 0.1 %) stands mostly")

@@ -78,10 +78,10 @@ def test_seeds_are_asked_for_once_and_only_where_nothing_was_found() -> None:
         assert plot is not None
         return plot.rows[0].note
 
-    assert note().endswith("or more; 0.01 nats would take about 9 seeds")
+    assert note().endswith("4 times in 5; 0.01 nats would take about 9 seeds")
     assert note(seeds_needed={"0.01": None}).endswith("0.01 nats would take more documents")
-    assert note(sentence="to see 0.01 nats it would need about 9 seeds").endswith("nats or more")
-    assert note(verdict="better").endswith("nats or more")
+    assert note(sentence="to see 0.01 nats it would need about 9 seeds").endswith("4 times in 5")
+    assert note(verdict="better").endswith("4 times in 5")
     assert note(low=None, detectable=None, seeds_needed={"0.01": None}) == ""
 
 
