@@ -64,6 +64,8 @@ def groupings(comparison: Mapping[str, Any], look: Mapping[str, Style]) -> list[
             continue
         by = {key: {row["name"]: row for row in rows} for key, rows in counted.items()}
         kinds = list(dict.fromkeys(row["name"] for rows in counted.values() for row in rows))
+        if len(kinds) < 2:
+            continue  # of one kind of all tokens, each arm kept its ratio
         # Frequency and position have an order of their own; the rest goes by size once there is too much of it.
         shown = kinds
         if len(kinds) > _MOST_ROWS:
