@@ -1,4 +1,4 @@
-"""Data for two experiments with a 5M-parameter model: PlanetMath and StackMathQA toward GSM8K and MATH.
+"""Data for two experiments with a small model: PlanetMath and StackMathQA toward GSM8K and MATH.
 
     python experiments/planetmath.py DATA OUT
     tokensieve run     experiments/planetmath-general.yaml   data_dir=OUT    # the start of the continual experiment

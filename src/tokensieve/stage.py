@@ -25,6 +25,8 @@ FORMAT = 1
 """Version of all manifests and of what they describe."""
 _CHECKSUM = b'"checksum": "'
 _DIGITS = 32
+_MOST_SHOWN = 200
+"""Characters of a value in a message."""
 
 
 def is_main_process() -> bool:
@@ -197,9 +199,14 @@ def _refuse_other_recipe(path: Path, found: Any, wanted: Any) -> None:
     if difference is not None:
         key, there, here = difference
         raise UserError(
-            f"{path}: belongs to another recipe ({key} is {there!r} there, {here!r} here); "
+            f"{path}: belongs to another recipe ({key} is {_short(there)} there, {_short(here)} here); "
             f"choose another `out` or remove {path.parent}"
         )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def first_difference(found: Any, wanted: Any, key: str = "") -> tuple[str, Any, Any] | None:

@@ -32,13 +32,13 @@ def outputs(out: Path, arm: str) -> dict[str, Any]:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """What every micro-step of every arm chose from now on: (token_index, valid, selected)."""
     seen: list[Any] = []
-    original = metrics._RegionCounts.add
+    original = metrics.KeepRates.add
 
     def add(self: Any, *choice: torch.Tensor) -> None:
         seen.append([tensor.clone() for tensor in choice])
         original(self, *choice)
 
-    monkeypatch.setattr(metrics._RegionCounts, "add", add)
+    monkeypatch.setattr(metrics.KeepRates, "add", add)
     return seen
 
 

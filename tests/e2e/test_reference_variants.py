@@ -19,7 +19,7 @@ from tokensieve.corpus.windows import IGNORED, Windows
 from tokensieve.recipe import ContextSection, load_recipe
 from tokensieve.reference.digest import weights_digest
 from tokensieve.reference.store import ScoreStore
-from tokensieve.training.metrics import _RegionCounts
+from tokensieve.training.keep_rates import KeepRates
 from tokensieve.training.setup import load
 
 LENGTH = 32
@@ -33,13 +33,13 @@ def read(path: Path) -> Any:
 def choices(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(corpus position, candidate, selected) of every micro-step that is trained, each [B, T-1]."""
     found = []
-    count = _RegionCounts.add
+    count = KeepRates.add
 
     def record(self, token_index, valid, selected):
         found.append(tuple(tensor.clone().numpy() for tensor in (token_index % self.store.tokens, valid, selected)))
         count(self, token_index, valid, selected)
 
-    monkeypatch.setattr(_RegionCounts, "add", record)
+    monkeypatch.setattr(KeepRates, "add", record)
     return found
 
 

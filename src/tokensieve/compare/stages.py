@@ -142,7 +142,7 @@ def probe_numbers(recipe: Recipe) -> np.ndarray | None:
     chosen = []
     for source in range(len(corpus.sources)):
         windows = np.flatnonzero(sources == source)
-        count = int(share * len(windows) + 1e-9)
+        count = min(round(share * len(windows)), int(_LARGEST_PROBE * len(windows)))
         if len(windows) >= _LEAST_OF_SOURCE and count:
             # The middle of each of `count` equal parts.
             chosen.append(windows[((np.arange(count) + 0.5) * len(windows) / count).astype(np.int64)])
