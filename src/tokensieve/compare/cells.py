@@ -60,7 +60,9 @@ def train_cell(cell: Cell) -> dict[str, Any]:
     with _one_process(folder):
         policy = replace(arm.policy, seed=cell.seed)
         name = f"{arm.key}, seed {cell.seed}"
-        numbers = train_arm(recipe, arm.trained_as, policy, folder, name=name, text=arm.text, probe=cell.probe)
+        numbers = train_arm(
+            recipe, arm.trained_as, policy, folder, name=name, text=arm.text, probe=cell.probe, by_frequency=True
+        )
         if recipe.tasks:
             _measure_tasks(recipe, folder, _trained(recipe, folder), numbers["model"])
     return numbers

@@ -67,6 +67,7 @@ def train_arm(
     name: str | None = None,
     text: str = "corpus",
     probe: np.ndarray | None = None,
+    by_frequency: bool = False,
 ) -> dict[str, Any]:
     """Train one arm, unless it is finished.
 
@@ -78,6 +79,7 @@ def train_arm(
         name: what messages call it; default: the arm.
         text: the token store it is trained on.
         probe: windows of the corpus to leave out of the training and to measure along the way.
+        by_frequency: also count what is kept by how common a token is, for which the whole corpus is read.
 
     Returns:
         What run.json holds: the numbers of `loop.train`, and `model`.
@@ -118,7 +120,9 @@ def train_arm(
             tokenizer = run_tokenizer(recipe)
             if on_corpus:
                 windows = training_windows(recipe, probe)
-                classes = {"class": token_classes(tokenizer), "frequency": frequency_classes(store)}
+                classes = {"class": token_classes(tokenizer)}
+                if by_frequency:
+                    classes["frequency"] = frequency_classes(store)
             else:
                 windows, classes = windows_for(recipe, store, steps * per_step, {}), None
             run = Run(
