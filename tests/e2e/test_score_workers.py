@@ -30,11 +30,14 @@ def test_two_ranks_make_the_bytes_of_one_process_with_one_bar(
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command[1:]]
     together = subprocess.run(ranks, capture_output=True, text=True, timeout=SECONDS, env=environment)
     assert together.returncode == 0, together.stderr[-3000:]
-    # Ranks do not wait for each other: if the other one has done it all before the first one looked, there is no bar.
-    assert together.stderr.count("scoring") <= 1 and together.stdout.count("scores: ") == 1
+    # Ranks do not wait for each other. A first rank that comes after the other has done it all draws no bar; one that
+    # draws it says how the sample came out, and neither says anything twice.
+    bars, agreed = together.stderr.count("scoring"), together.stdout.count("a sample, scored again, agrees")
+    assert agreed + together.stdout.count("finished already") == 1 and bars <= agreed
     scores = run / "scores" / "reference"
     made = {file.name: file.read_bytes() for file in scores.iterdir() if file.name != "scores.json"}
-    assert read_manifest(scores / "scores.json")["finished"] and len(made) > 16
+    manifest = read_manifest(scores / "scores.json")
+    assert manifest["finished"] and manifest["outputs"]["gate"]["tokens"] > 0 and len(made) > 16
 
     # Two at once on the finished store: both end well and change nothing.
     twice = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(2)]

@@ -90,7 +90,10 @@ def make_shared(recipe: Recipe, arms: Sequence[Arm]) -> None:
 
 
 def reference_recipes(recipe: Recipe, arms: Sequence[Arm]) -> Iterator[Recipe]:
-    """One recipe for each reference that the arms read, each with its scores' name."""
+    """One recipe for each reference and its scores: those that arms select by, and the one of the recipe itself.
+
+    The latter decides which tokens are candidates in the arms that select by none.
+    """
     seeds = recipe.compare.seeds if recipe.compare.reference_per_seed else recipe.compare.seeds[:1]
     done: set[tuple[str, str]] = set()
     for arm in arms:
@@ -100,8 +103,7 @@ def reference_recipes(recipe: Recipe, arms: Sequence[Arm]) -> Iterator[Recipe]:
             name = (run.reference.name, run.score.name)
             if needs_scores(run) and name not in done:
                 done.add(name)
-                entropy = run.score.entropy or any("reference_entropy" in other.policy.scores for other in arms)
-                yield replace(run, score=replace(run.score, entropy=entropy))
+                yield run
 
 
 def mixed_sources(recipe: Recipe) -> tuple[Any, ...]:
@@ -130,7 +132,7 @@ def mixed_share(recipe: Recipe) -> float:
 
 
 def probe_numbers(recipe: Recipe) -> np.ndarray | None:
-    """Windows of the corpus that no arm trains on, spread evenly over each source; None if the corpus is too small.
+    """Windows of the corpus that are held out, spread evenly over each source; None if the corpus is too small.
 
     A function of the corpus alone, the same for every seed.
     """
