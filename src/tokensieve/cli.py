@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
-from tokensieve import __version__, cli_stores
+from tokensieve import __version__, cli_stores, cli_tables, cli_view
 from tokensieve.errors import UserError
 from tokensieve.recipe import load_recipe
 
@@ -103,7 +101,7 @@ def quickstart(
     """Run the whole pipeline on an embedded default, in a few minutes on a CPU."""
     from tokensieve.quickstart import quickstart
 
-    _print_summary(quickstart(out, overrides or [], _STARTED), out)
+    cli_tables.print_summary(quickstart(out, overrides or [], _STARTED), out)
 
 
 @app.command()
@@ -148,7 +146,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 def run(recipe: RecipePath, overrides: Overrides = None) -> None:
     """All stages in order, skipping finished ones, then summary.json and report.html."""
     loaded = load_recipe(recipe, overrides or [])
-    _print_summary(_stage("run")(loaded, _STARTED), loaded.folder)
+    cli_tables.print_summary(_stage("run")(loaded, _STARTED), loaded.folder)
 
 
 @app.command()
@@ -158,7 +156,17 @@ def compare(recipe: RecipePath, overrides: Overrides = None) -> None:
     from tokensieve.compare.comparing import compare, written
 
     loaded = load_recipe(recipe, overrides or [])
-    _print_comparison(compare(loaded), written(loaded))
+    cli_tables.print_comparison(compare(loaded), written(loaded))
+
+
+@app.command()
+@_resumable
+def dynamics(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Which tokens learn over a run's checkpoints, which never do, and what selection did to each kind."""
+    from tokensieve.dynamics.running import dynamics, written
+
+    loaded = load_recipe(recipe, overrides or [])
+    cli_tables.print_dynamics(dynamics(loaded), written(loaded))
 
 
 @app.command()
@@ -179,6 +187,7 @@ def plan(
     console.print(format_plan(make_plan(loaded, hardware=hardware, devices=devices, utilisation=utilisation)))
 
 
+app.command()(cli_view.view)
 app.command()(cli_stores.verify)
 app.command()(cli_stores.inspect)
 app.command()(cli_stores.export)
@@ -199,74 +208,6 @@ def _worker(text: str | None) -> tuple[int, int] | None:
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise UserError(f"--worker {text!r}: write I/N, for example 0/4 to 3/4")
     return int(number), int(count)
-
-
-def _print_summary(summary: dict[str, Any], out: Path) -> None:
-    table = Table(title="Held-out target text", title_justify="left", box=SIMPLE)
-    for name in ("arm", "nats a token", "tokens seen", "back-propagated", "seconds"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for arm, numbers in summary["arms"].items():
-        table.add_row(
-            arm,
-            _number(numbers["target_loss"]),
-            f"{numbers['tokens_seen']:,}",
-            f"{numbers['tokens_selected']:,}",
-            f"{numbers['seconds']:.0f}",
-        )
-    if summary["reference"] is not None:
-        table.add_row("reference", _number(summary["reference"]["target_loss"]), "", "", "")
-    console.print(table)
-    if {"slm", "clm"} <= set(summary["arms"]) and summary["arms"]["clm"]["target_loss"] is not None:
-        reached, whole = summary["tokens_to_clm"], summary["arms"]["slm"]["tokens_seen"]
-        if reached is None:
-            console.print("selective training never reached plain training's final target loss")
-        else:
-            console.print(
-                f"selective training reached plain training's final target loss after {reached:,} tokens "
-                f"({reached / whole:.0%} of them)"
-            )
-    # Not markup and not wrapped: a path is printed as it is.
-    written = f"{out / 'summary.json'} and {out / 'report.html'}"
-    console.print(f"{summary['seconds']:.0f} s in all; {written}", markup=False, soft_wrap=True)
-
-
-def _print_comparison(comparison: dict[str, Any], written: tuple[Path, Path]) -> None:
-    count = len(comparison["seeds"])
-    table = Table(title="Held-out target text", title_justify="left", box=SIMPLE)
-    for name in ("arm", "nats a token", "minus plain", "minus random"):
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
-    against = {
-        (found["arm"], comparison["arms"][found["other"]]["kind"]): found
-        for found in comparison["differences"]
-        if found["text"] == "target"
-    }
-    for key, arm in comparison["arms"].items():
-        beside = (_difference(against.get((key, kind))) for kind in ("clm", "random"))
-        table.add_row(key, _number(arm["target_loss"]["mean"]), *beside)
-    table.add_row("start", _number(comparison["start"]["target_loss"]), "", "")
-    if comparison["reference"] is not None:
-        table.add_row("reference", _number(comparison["reference"]["target_loss"]), "", "")
-    # As wide as it is: an interval that is cut off says nothing.
-    console.print(table, soft_wrap=True, crop=False, width=max(console.width, 100))
-    told = f"{count} {'seed' if count == 1 else 'seeds'}, 95 % intervals; a difference below zero is better"
-    console.print(f"{told}\n", markup=False)
-    for warning in comparison["warnings"]:
-        console.print(f"warning: {warning}", style="bold yellow", markup=False, soft_wrap=True)
-    console.print(f"{comparison['answer']['lead']}. {comparison['answer']['sentence']}", markup=False)
-    console.print(" and ".join(map(str, written)), markup=False, soft_wrap=True)
-
-
-def _difference(found: dict[str, Any] | None) -> str:
-    """As it is in the JSON; intervals are symmetric."""
-    if found is None:
-        return ""
-    if found["low"] is None:
-        return f"{found['estimate']:+.3f}"
-    return f"{found['estimate']:+.3f} ± {(found['high'] - found['low']) / 2:.3f}"
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
 
 
 def _fail(message: str) -> None:

@@ -32,6 +32,7 @@ from tokensieve.results import finished_seconds, run_warnings, unmatched_control
 from tokensieve.stage import is_main_process, read_manifest
 from tokensieve.storage.remote import is_below
 from tokensieve.training.arms import needs_reference, needs_scores, open_reference, open_scores, train_arms
+from tokensieve.training.held_out import held_out_windows
 from tokensieve.training.reference import REFERENCE_MANIFEST, train_reference
 from tokensieve.training.setup import check_recipe, on_device, run_tokenizer
 
@@ -41,7 +42,7 @@ console = Console(highlight=False)
 def tokenize(recipe: Recipe) -> TokenStore:
     """Stage 1: the tokenizer, and the token stores of corpus, clean text and targets; returns the corpus."""
     _refuse_out_among_sources(recipe)
-    _start(recipe, "tokenize", several_processes=False)
+    begin(recipe, "tokenize", several_processes=False)
     out, section = recipe.folder, recipe.corpus
     if recipe.data_dir == EMBEDDED:
         _write_embedded(recipe.folder / EMBEDDED_FOLDER)
@@ -64,6 +65,7 @@ def tokenize(recipe: Recipe) -> TokenStore:
         held_out = make_tokens(recipe, f"targets/{target.label}", (target,))
         kind = "target" if target in recipe.evaluation.targets else "general text"
         _say(f"{kind} {target.label}: {held_out.tokens:,} tokens, {held_out.documents:,} documents")
+    held_out_windows(recipe)  # says now, and not after hours, that the corpus is too small for it
     _finish(recipe)
     return corpus
 
@@ -93,7 +95,7 @@ def _existing_corpus(recipe: Recipe) -> TokenStore:
 
 def reference(recipe: Recipe) -> dict[str, Any]:
     """Stage 2: the reference model, trained on the clean text or measured if it exists; returns its numbers."""
-    _start(recipe, "reference")
+    begin(recipe, "reference")
     numbers = train_reference(recipe)
     for line in gate_lines(numbers["gate"]):
         _say(f"reference: {line}")
@@ -111,7 +113,7 @@ def score(recipe: Recipe, worker: tuple[int, int] | None = None) -> ScoreStore:
         recipe: what to score.
         worker: (number, how many) of this process among those that were started; default: torchrun's.
     """
-    _start(recipe, "score")
+    begin(recipe, "score")
     if recipe.score.online:
         raise UserError(f"{recipe.out}: score.online is true, so there is nothing to store; run `tokensieve train`")
     corpus = open_tokens(recipe)
@@ -141,7 +143,7 @@ def score(recipe: Recipe, worker: tuple[int, int] | None = None) -> ScoreStore:
 
 def train(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Stage 4: the arms, at equal tokens, initialisation, data order and evaluation; returns their numbers."""
-    _start(recipe, "train")
+    begin(recipe, "train")
     open_scores(recipe)  # says which stage is missing
     if is_main_process():
         warn(run_warnings(recipe))
@@ -194,7 +196,12 @@ def _sources(recipe: Recipe) -> list[Source]:
     return [*recipe.corpus.sources, *recipe.reference.sources, *evaluation.targets, *evaluation.general]
 
 
-def _start(recipe: Recipe, stage: str, *, several_processes: bool = True) -> None:
+def begin(recipe: Recipe, stage: str, *, several_processes: bool = True) -> None:
+    """Start a stage: its name is printed, the libraries fall silent, finished folders come from `storage`.
+
+    Raises:
+        UserError: started under torchrun, and the stage runs in one process.
+    """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # one bar of ours, not one for every file of weights
     if not several_processes and int(os.environ.get("WORLD_SIZE", "1")) > 1:

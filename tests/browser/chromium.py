@@ -21,6 +21,9 @@ from typing import Any
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
 
 _SECONDS = 60.0
+_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
+_CODES |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+"""Windows key codes, which Chromium wants beside the names of keys without a character."""
 
 
 class Browser:
@@ -36,6 +39,8 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.send(f"{domain}.enable")
+        # A page that nobody looks at would get no focus events.
+        self.send("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result."""
@@ -52,14 +57,21 @@ class Browser:
                 return result
             self.events.append(answer)
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a file at a width and in a colour scheme, and wait until it is there."""
+    def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False, fragment: str = "") -> None:
+        """Load a file at a width and in a colour scheme, and wait until it is there. `fragment` begins with #."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
-        self.send("Page.navigate", url=path.resolve().as_uri())
+        url = path.resolve().as_uri() + fragment
+        # Going from a fragment of a page to another of the same page would not load it again.
+        if self.evaluate("location.href").split("#")[0] == url.split("#")[0]:
+            self.send("Page.navigate", url="about:blank")
+            while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+                self.events.append(self._receive())
+            self.events.clear()
+        self.send("Page.navigate", url=url)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
 
@@ -68,6 +80,42 @@ class Browser:
         result = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def wait(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        end = time.monotonic() + _SECONDS
+        while not self.evaluate(expression):
+            assert time.monotonic() < end, f"never true: {expression}"
+            time.sleep(0.02)
+
+    def key(self, key: str, shift: bool = False) -> None:
+        """Press and release a key: `a`, `[`, `Enter`, `ArrowLeft`."""
+        code = _CODES.get(key, ord(key.upper()) if len(key) == 1 and key.isalnum() else 0)
+        stroke = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **stroke)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **stroke)
+
+    def mouse(self, *points: tuple[float, float], press: bool = True) -> None:
+        """Move along points of the viewport; with `press`, the button is held down from the first to the last."""
+        button: dict[str, Any] = {"button": "left", "clickCount": 1} if press else {}
+        for number, (x, y) in enumerate(points):
+            self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, buttons=int(press and number > 0))
+            if press and number == 0:
+                self.send("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, **button)
+        if press:
+            x, y = points[-1]
+            self.send("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, **button)
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """What the page logged or failed with since it was opened."""
+        methods = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+        return [event for event in self.events if event.get("method") in methods]
+
+    def requests(self) -> list[str]:
+        """Addresses that were asked for since the page was opened."""
+        sent = (event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent")
+        return [request["request"]["url"] for request in sent]
 
     def picture(self, path: Path) -> None:
         """Write a PNG of the whole page."""
@@ -103,6 +151,8 @@ def browser() -> Iterator[Browser]:
             "--disable-component-update",
             "--disable-sync",
         ]
+        # A sandboxed frame in a process of its own would be out of reach of this one session.
+        flags += ["--disable-features=IsolateSandboxedIframes"]
         flags += [f"--user-data-dir={profile}", "--remote-debugging-pipe"]
         process = subprocess.Popen(
             ["bash", "-c", f'exec "$@" 3<&{theirs[0]} 4>&{theirs[1]}', "bash", PROGRAM, *flags],

@@ -12,6 +12,7 @@ import numpy as np
 from tokensieve.compare.arms import Arm
 from tokensieve.compare.runs import ArmRuns
 from tokensieve.corpus.windows import IGNORED
+from tokensieve.evaluation.selected_over_time import followed, highest, spread
 from tokensieve.training.arms import probe_windows
 from tokensieve.training.metrics import PROBE
 
@@ -39,10 +40,10 @@ def split(arms: Sequence[ArmRuns], main: Arm, probe: np.ndarray) -> dict[str, An
             live, reference = _live(main, run.seed, probe)
             tokens = int(live.sum())
             losses = _losses(item.arm, run.seed, live, [line["step"] for line in run.evaluations])
-            chosen = _highest(losses[0] - reference, ratio)
+            chosen = highest(losses[0] - reference, ratio)
             if chosen.all() or not chosen.any():
                 return None  # a probe of a few tokens
-            rows.append((losses[:, chosen].mean(axis=1), losses[:, ~chosen].mean(axis=1)))
+            rows.append(followed(losses, [chosen, ~chosen]))
         seen = [line["tokens_seen"] for line in item.runs[0].evaluations]
         means = np.mean(np.array(rows), axis=0)
         curves[item.arm.key] = {
@@ -68,18 +69,16 @@ def over_time(item: ArmRuns, probe: np.ndarray, most: int = 5) -> dict[str, Any]
         return None  # a score that does not follow the model selects the same tokens at every checkpoint
     cap = np.inf if policy.reference_loss_cap is None else policy.reference_loss_cap
     evaluations = item.runs[0].evaluations
-    at = np.unique(np.linspace(1, len(evaluations) - 1, min(most, len(evaluations) - 1)).round().astype(int))
+    at = spread(1, len(evaluations) - 1, most)
     seen = [line["tokens_seen"] for line in evaluations]
     curves = np.zeros((len(at), len(evaluations)))
     for run in item.runs:
         live, reference = _live(item.arm, run.seed, probe)
         losses = _losses(item.arm, run.seed, live, [line["step"] for line in run.evaluations])
-        for row, checkpoint in enumerate(at):
-            excess = losses[checkpoint] - np.minimum(reference, cap)
-            chosen = _highest(excess, policy.ratio)
-            if not chosen.any():
-                return None
-            curves[row] += losses[:, chosen].mean(axis=1)
+        chosen = [highest(losses[checkpoint] - np.minimum(reference, cap), policy.ratio) for checkpoint in at]
+        if not all(tokens.any() for tokens in chosen):
+            return None
+        curves += followed(losses, chosen)
     curves /= len(item.runs)
     return {
         "arm": item.arm.key,
@@ -102,11 +101,3 @@ def _losses(arm: Arm, seed: int, live: np.ndarray, steps: Sequence[int]) -> np.n
     """Losses of the probe's tokens at each evaluation, [evaluations, N]."""
     folder = arm.folder(seed) / PROBE
     return np.array([np.load(folder / f"{step}.npy", allow_pickle=False)[live] for step in steps], dtype=np.float64)
-
-
-def _highest(score: np.ndarray, ratio: float) -> np.ndarray:
-    """The share of tokens with the highest score, bool [N]; ties go to the earlier token, as in training."""
-    count = int(np.floor(ratio * len(score) + 0.5))
-    chosen = np.zeros(len(score), dtype=bool)
-    chosen[np.argsort(-score, kind="stable")[:count]] = True
-    return chosen

@@ -12,6 +12,7 @@ import numpy as np
 
 from tokensieve import pipeline
 from tokensieve.compare.arms import COMPARE_FOLDER, Arm
+from tokensieve.corpus.order import spread
 from tokensieve.corpus.run_stores import make_tokens, open_tokens
 from tokensieve.errors import UserError
 from tokensieve.evaluation.overlap import find_overlap, overlap_warnings
@@ -136,19 +137,13 @@ def probe_numbers(recipe: Recipe) -> np.ndarray | None:
 
     A function of the corpus alone, the same for every seed.
     """
-    corpus = open_tokens(recipe)
-    per_shard = corpus.windows_per_shard(recipe.context.length)
-    first = np.concatenate([[0], np.cumsum(per_shard)])
-    sources = np.repeat([shard.source for shard in corpus.shards], per_shard)
-    share = min(recipe.compare.probe_windows / int(first[-1]), _LARGEST_PROBE) if first[-1] else 0.0
-    chosen = []
-    for source in range(len(corpus.sources)):
-        windows = np.flatnonzero(sources == source)
-        count = min(round(share * len(windows)), int(_LARGEST_PROBE * len(windows)))
-        if len(windows) >= _LEAST_OF_SOURCE and count:
-            # The middle of each of `count` equal parts.
-            chosen.append(windows[((np.arange(count) + 0.5) * len(windows) / count).astype(np.int64)])
-    return np.sort(np.concatenate(chosen)) if chosen else None
+    return spread(
+        open_tokens(recipe),
+        recipe.context.length,
+        recipe.compare.probe_windows,
+        largest_share=_LARGEST_PROBE,
+        least=_LEAST_OF_SOURCE,
+    )
 
 
 def overlap(recipe: Recipe) -> dict[str, Any]:

@@ -68,6 +68,36 @@ def sample_order(
     return order
 
 
+def spread(store: TokenStore, length: int, windows: int, *, largest_share: float, least: int = 1) -> np.ndarray | None:
+    """Numbers of windows that lie evenly spread over the corpus, each source by its share of the windows.
+
+    Args:
+        store: the corpus.
+        length: T, in tokens.
+        windows: how many, about: each source's number is rounded.
+        largest_share: of a source's windows, at most.
+        least: a source of fewer windows gives none.
+
+    Returns:
+        int64, increasing; None if no source gives any.
+    """
+    per_shard = store.windows_per_shard(length)
+    sources = np.repeat([shard.source for shard in store.shards], per_shard)
+    share = min(windows / len(sources), largest_share) if len(sources) else 0.0
+    chosen = []
+    for source in range(len(store.sources)):
+        found = np.flatnonzero(sources == source)
+        count = min(round(share * len(found)), int(largest_share * len(found)))
+        if len(found) >= least and count:
+            chosen.append(found[middles(len(found), count)])
+    return np.sort(np.concatenate(chosen)) if chosen else None
+
+
+def middles(n: int, count: int) -> np.ndarray:
+    """The middle of each of `count` equal parts of 0 to n - 1, int64 [count]."""
+    return ((np.arange(count) + 0.5) * n / count).astype(np.int64)
+
+
 def _shares(weights: list[float], samples: int) -> np.ndarray:
     """Split `samples` by `weights`, the largest remainders rounded up (ties: the earlier source)."""
     exact = np.array(weights) * samples / sum(weights)

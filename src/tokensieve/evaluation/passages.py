@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from tokensieve.corpus.pieces import token_pieces
 from tokensieve.corpus.windows import IGNORED, Windows
 from tokensieve.selection import SelectionPolicy, TokenColumns, apply_policy
 from tokensieve.selective import SelectiveHandle
@@ -111,7 +112,7 @@ def _tokens(
     reference: list[float] | None,
     kept: list[bool],
 ) -> list[dict[str, Any]]:
-    texts = token_texts(tokenizer, ids)
+    texts = token_pieces(tokenizer, ids)
     return [
         {
             "text": text,
@@ -121,20 +122,3 @@ def _tokens(
         }
         for i, text in enumerate(texts)
     ]
-
-
-def token_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
-    """The text that each token adds to what stands before it.
-
-    Decoding tokens one by one would lose the spaces that some tokenizers keep between words. A token that
-    ends inside a character shows the replacement character, or nothing if the next one completes it.
-    """
-    texts, before = [], ""
-    for end in range(1, len(ids) + 1):
-        now = str(tokenizer.decode(ids[:end], skip_special_tokens=False))
-        common = len(before)
-        while common > 0 and not now.startswith(before[:common]):
-            common -= 1
-        texts.append(now[common:])
-        before = now
-    return texts

@@ -37,7 +37,7 @@ def storage(
         # Until it is removed; about as many tokens as the corpus has.
         "carried-over store": scored * recipe.score.carry_over * (foreign_size + 2) * corpus,
         "reference model": DTYPE_BYTES["float32"] * reference.parameters if trained else 0,
-        "models": size * student.parameters * arms,
+        "models": size * student.parameters * arms * (1 + len(recipe.train.save_at)),
         # Weights and AdamW's two moments.
         "checkpoints": 3 * size * student.parameters * _checkpoints(recipe.train.trainer, steps, arms),
     }

@@ -1,6 +1,7 @@
 """A recipe: one YAML file, read into frozen dataclasses. It says what a run is made of; nothing else does."""
 
 from tokensieve.recipe.comparison import COMPARE_ARMS, CompareSection
+from tokensieve.recipe.dynamics import DynamicsSection
 from tokensieve.recipe.reading import build, dump, load_recipe, save_recipe, suggest
 from tokensieve.recipe.sections import (
     ARMS,
@@ -26,6 +27,7 @@ __all__ = [
     "CompareSection",
     "ContextSection",
     "CorpusSection",
+    "DynamicsSection",
     "EvaluationSection",
     "ModelSection",
     "PlanSection",

@@ -13,6 +13,7 @@ from typing import Any
 
 from tokensieve.recipe.checks import require, require_booleans, require_folder_name, require_tokens
 from tokensieve.recipe.comparison import CompareSection
+from tokensieve.recipe.dynamics import DynamicsSection
 from tokensieve.recipe.task import TaskSection
 from tokensieve.recipe.texts import CorpusSection, Source, TokenizerSection
 from tokensieve.selection.policy import SelectionPolicy
@@ -142,9 +143,14 @@ class TrainSection:
     """Which of clm, random, slm to train."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """transformers.TrainingArguments."""
+    save_at: tuple[int, ...] = ()
+    """Tokens seen at which each arm's model is saved as it is then, in `models/ARM/saved/TOKENS`; 0 is the start."""
 
     def __post_init__(self) -> None:
         require_tokens(self.tokens)
+        require(list(self.save_at) == sorted(set(self.save_at)), f"save_at must increase: {list(self.save_at)}")
+        for tokens in self.save_at:
+            require(0 <= tokens <= self.tokens, f"save_at: {tokens} is not between 0 and tokens ({self.tokens})")
         require_booleans(self.trainer)
         require(len(self.arms) > 0, "arms is empty: name at least one")
         require(len(set(self.arms)) == len(self.arms), f"arms names one twice: {', '.join(self.arms)}; keep one")
@@ -220,6 +226,8 @@ class Recipe:
     """What `compare` measures besides losses: accuracies."""
     compare: CompareSection = field(default_factory=CompareSection)
     """What `tokensieve compare` trains; no other command reads it."""
+    dynamics: DynamicsSection = field(default_factory=DynamicsSection)
+    """What `tokensieve dynamics` measures; training reads `hold_out` alone."""
     plan: PlanSection = field(default_factory=PlanSection)
 
     def __post_init__(self) -> None:
@@ -228,6 +236,10 @@ class Recipe:
             self.score.entropy or "reference_entropy" not in self.train.selection.scores,
             "train.selection reads reference_entropy, which is stored only with score.entropy: true; set it",
         )
+        for arm in self.dynamics.arms or ():
+            require(
+                arm in self.train.arms, f"dynamics.arms: {arm} is not among train.arms: {', '.join(self.train.arms)}"
+            )
         labels = [task.label for task in self.tasks]
         require(len(set(labels)) == len(labels), f"two tasks share a name: {labels}; give each a name")
         require(

@@ -84,6 +84,9 @@ class Chart:
     """Every n-th point is drawn."""
     ends: tuple[End, ...] = ()
     """Labels at the lines' ends, beside or in place of a legend."""
+    x_label: str = ""
+    """What the axis below counts; empty where the caption says it."""
+    y_label: str = ""
 
 
 def line_chart(
@@ -102,6 +105,8 @@ def line_chart(
     x_ticks: Sequence[float] | None = None,
     x_text: Callable[[float], str] | None = None,
     description: str | None = None,
+    x_label: str = "",
+    y_label: str = "",
 ) -> Chart:
     """Place curves of (tokens seen, nats a token) in the given ranges.
 
@@ -120,6 +125,8 @@ def line_chart(
         x_ticks: where the ticks go; by default at round values.
         x_text: how a value of x is written; by default as a count.
         description: for those who cannot see the lines; by default where each starts and ends.
+        x_label: what the axis below counts.
+        y_label: what the axis on the left measures.
     """
     stride = max([1, *(math.ceil(len(points) / MOST_POINTS) for points in curves.values())])
     bands, whiskers = bands or {}, whiskers or {}
@@ -165,6 +172,8 @@ def line_chart(
         ends=tuple(End(arm, round(x, 2), round(y, 2), short[arm], labels[arm]) for arm, (x, y) in _apart(ends).items())
         if short
         else (),
+        x_label=x_label,
+        y_label=y_label,
     )
 
 

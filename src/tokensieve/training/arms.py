@@ -25,9 +25,11 @@ from tokensieve.reference.store import MANIFEST as SCORES_MANIFEST
 from tokensieve.reference.store import ScoreStore, corpus_identity
 from tokensieve.selection import SelectionPolicy
 from tokensieve.stage import Stage, is_main_process
+from tokensieve.training.held_out import held_out_windows
 from tokensieve.training.loop import RESUMABLE, Run, remove_checkpoints
 from tokensieve.training.models import describe_model
 from tokensieve.training.reference import load_reference, reference_numbers, target_identity
+from tokensieve.training.saving import save_steps
 from tokensieve.training.setup import (
     arm_steps,
     load,
@@ -111,6 +113,10 @@ def train_arm(
         inputs["general"] = {name: corpus_identity(found) for name, found in open_general(recipe).stores.items()}
     if probe is not None:
         inputs["probe"] = probe.tolist()
+    if recipe.train.save_at:
+        inputs["save_at"] = recipe.train.save_at
+    if recipe.dynamics.hold_out:
+        inputs["held_out"] = recipe.dynamics.tokens
     stage = Stage(folder, ARM_MANIFEST, inputs)
     if not stage.finished:
         if is_main_process():
@@ -144,6 +150,7 @@ def train_arm(
                 reference=open_reference(recipe) if online else None,
                 reference_autocast=reference_autocast(recipe),
                 name=name or arm,
+                save_at=save_steps(recipe.train.save_at, per_step, steps),
             )
             reference = reference_numbers(recipe)["name"] if online or scores is not None else "none"
             numbers = train_with_card(recipe, run, arm, recipe.model, reference)
@@ -203,9 +210,10 @@ def training_windows(recipe: Recipe, held_out: np.ndarray | None = None) -> Wind
 
     Args:
         recipe: the run.
-        held_out: numbers of windows that are not among them.
+        held_out: numbers of windows that are not among them, besides those of `dynamics.hold_out`.
     """
     steps, per_step = arm_steps(recipe)
+    held_out = held_out_windows(recipe, held_out)
     scores = open_scores(recipe)
     needed = recipe.train.selection.columns
     columns: Mapping[str, Sequence[Column]] = {}

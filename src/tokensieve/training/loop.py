@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from tokensieve.training.arguments import keeps_checkpoints, training_arguments
 from tokensieve.training.keep_rates import KeepRates
 from tokensieve.training.metrics import CHECKPOINT_STATE, MetricsCallback
 from tokensieve.training.progress import ProgressLines
+from tokensieve.training.saving import SaveModels
 
 METRICS = "metrics.jsonl"
 RESUMABLE = f"checkpoint-*/{CHECKPOINT_STATE}"
@@ -69,6 +70,8 @@ class Run:
     """Autocast type of the reference's forward."""
     name: str | None = None
     """What messages call it; default: the folder's name."""
+    save_at: Mapping[int, int] = field(default_factory=dict)
+    """Optimizer step -> tokens seen then: where the model is saved along the way."""
 
     @property
     def label(self) -> str:
@@ -117,6 +120,7 @@ def train(run: Run) -> dict[str, Any]:
     # First, so that the trackers' callbacks find our numbers in the logs.
     trainer.callback_handler.callbacks.insert(0, metrics)
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+    trainer.add_callback(SaveModels(trainer, run.tokenizer, run.folder, run.save_at))
     progress = ProgressLines(run.label)
     if not args.disable_tqdm:
         trainer.add_callback(progress)

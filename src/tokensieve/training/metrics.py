@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
 from tokensieve.evaluation.target_loss import Targets, pooled
+from tokensieve.evaluation.window_losses import window_losses
 from tokensieve.selective import SelectiveHandle
 from tokensieve.stage import read_json, write_json
 from tokensieve.stats import log_entries
@@ -192,16 +193,9 @@ class MetricsCallback(TrainerCallback):
             os.replace(temporary, folder / f"{state.global_step}.npy")
 
     def _probe_losses(self) -> np.ndarray:
-        """The loss of each token of the probe, float32 [windows, T]; 0 where there is no label."""
+        """The loss of each token of the probe, float32 [windows, T]; NaN where there is no label."""
         assert self.probe is not None and self.targets is not None
-        device, rows = self.handle.model.device, []
-        for start in range(0, len(self.probe), self.targets.batch_size):
-            indices = list(range(start, min(start + self.targets.batch_size, len(self.probe))))
-            batch = self.probe.__getitems__(indices)
-            inputs: dict[str, Any] = {name: batch[name].to(device) for name in ("input_ids", "position_ids")}
-            losses, _ = self.handle.token_losses(batch["labels"].to(device), **inputs)
-            rows.append(losses.float().cpu().numpy())
-        return np.concatenate(rows)
+        return window_losses(self.handle, self.probe, self.targets.batch_size)[0]
 
     def _count_kept(self) -> None:
         if self.kept is not None and self.handle.last_selection is not None:

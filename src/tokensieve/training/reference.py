@@ -37,6 +37,7 @@ from tokensieve.reference.store import corpus_identity
 from tokensieve.selection import SelectionPolicy
 from tokensieve.stage import Stage, is_main_process, read_manifest
 from tokensieve.training.arguments import steps_for, tokens_per_step
+from tokensieve.training.held_out import held_out_windows
 from tokensieve.training.loop import RESUMABLE, Run, remove_checkpoints
 from tokensieve.training.models import load_model
 from tokensieve.training.setup import load, on_device, open_targets, run_tokenizer, train_with_card, windows_for
@@ -90,6 +91,8 @@ def train_reference(recipe: Recipe) -> dict[str, Any]:
         "trainer": section.trainer,
         **shared,
     }
+    if section.on_corpus and recipe.dynamics.hold_out:
+        inputs["held_out"] = recipe.dynamics.tokens
     stage = Stage(folder, REFERENCE_MANIFEST, inputs)
     if not stage.finished:
         with stage.running(resumable=RESUMABLE):
@@ -106,11 +109,12 @@ def _train(recipe: Recipe, clean: TokenStore, base: ModelSection) -> dict[str, A
     """Train the reference into its folder; everything of the run is let go at the end."""
     section = recipe.reference
     steps, per_step = reference_steps(recipe)
+    held_out = held_out_windows(recipe) if section.on_corpus else None
     run = Run(
         folder=recipe.reference_folder,
         model=load(recipe, base),
         tokenizer=run_tokenizer(recipe),
-        windows=windows_for(recipe, clean, steps * per_step, {}),
+        windows=windows_for(recipe, clean, steps * per_step, {}, held_out),
         steps=steps,
         tokens_per_step=per_step,
         policy=SelectionPolicy(ratio=1),

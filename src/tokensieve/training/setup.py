@@ -26,6 +26,7 @@ from tokensieve.training.arguments import steps_for, tokens_per_step
 from tokensieve.training.card import model_card
 from tokensieve.training.loop import Run, train
 from tokensieve.training.models import check_section, describe_model, load_model
+from tokensieve.training.saving import save_steps
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -34,7 +35,8 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         UserError: the first thing found.
     """
-    steps, _ = arm_steps(recipe)
+    steps, per_step = arm_steps(recipe)
+    save_steps(recipe.train.save_at, per_step, steps)
     warmup = recipe.train.selection.warmup_steps
     if warmup >= steps:
         raise UserError(

@@ -219,6 +219,8 @@ def test_storage(tmp_path: Path) -> None:
     assert storage["score store"] == pytest.approx(4 * 8_000 / 1e9, rel=1e-3)
     assert storage["models"] == pytest.approx(3 * 4 * parameters / 1e9)
     assert storage["checkpoints"] == pytest.approx(2 * 12 * parameters / 1e9)
+    along = tiny_recipe(tmp_path, train={"tokens": 10_000, "save_at": [0, 5_000]})
+    assert plan(along)["storage"]["models"] == pytest.approx(3 * 3 * 4 * parameters / 1e9)
     asked = tiny_recipe(tmp_path, train={"tokens": 10_000, "trainer": {"save_total_limit": 1}, "arms": ["clm", "slm"]})
     assert plan(asked)["storage"]["checkpoints"] == pytest.approx(2 * 12 * parameters / 1e9)
     wide = tiny_recipe(tmp_path, tokenizer={"train_vocab": 70_000})

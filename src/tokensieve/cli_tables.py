@@ -1,0 +1,115 @@
+"""The tables that commands end with: the numbers of their JSON files, for people."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+
+_WIDEST = 1000
+_KINDS = {
+    "high_to_low": "H→L, learned",
+    "low_to_low": "L→L, known already",
+    "high_to_high": "H→H, never learned",
+    "low_to_high": "L→H, got worse",
+}
+
+
+def print_summary(summary: dict[str, Any], out: Path) -> None:
+    """What `tokensieve run` came to."""
+    table = Table(title="Held-out target text", title_justify="left", box=SIMPLE)
+    for name in ("arm", "nats a token", "tokens seen", "back-propagated", "seconds"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, numbers in summary["arms"].items():
+        table.add_row(
+            arm,
+            _number(numbers["target_loss"]),
+            f"{numbers['tokens_seen']:,}",
+            f"{numbers['tokens_selected']:,}",
+            f"{numbers['seconds']:.0f}",
+        )
+    if summary["reference"] is not None:
+        table.add_row("reference", _number(summary["reference"]["target_loss"]), "", "", "")
+    console.print(table)
+    if {"slm", "clm"} <= set(summary["arms"]) and summary["arms"]["clm"]["target_loss"] is not None:
+        reached, whole = summary["tokens_to_clm"], summary["arms"]["slm"]["tokens_seen"]
+        if reached is None:
+            console.print("selective training never reached plain training's final target loss")
+        else:
+            console.print(
+                f"selective training reached plain training's final target loss after {reached:,} tokens "
+                f"({reached / whole:.0%} of them)"
+            )
+    # Not markup and not wrapped: a path is printed as it is.
+    written = f"{out / 'summary.json'} and {out / 'report.html'}"
+    console.print(f"{summary['seconds']:.0f} s in all; {written}", markup=False, soft_wrap=True)
+
+
+def print_comparison(comparison: dict[str, Any], written: tuple[Path, Path]) -> None:
+    """What `tokensieve compare` came to."""
+    count = len(comparison["seeds"])
+    table = Table(title="Held-out target text", title_justify="left", box=SIMPLE)
+    for name in ("arm", "nats a token", "minus plain", "minus random"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    against = {
+        (found["arm"], comparison["arms"][found["other"]]["kind"]): found
+        for found in comparison["differences"]
+        if found["text"] == "target"
+    }
+    for key, arm in comparison["arms"].items():
+        beside = (_difference(against.get((key, kind))) for kind in ("clm", "random"))
+        table.add_row(key, _number(arm["target_loss"]["mean"]), *beside)
+    table.add_row("start", _number(comparison["start"]["target_loss"]), "", "")
+    if comparison["reference"] is not None:
+        table.add_row("reference", _number(comparison["reference"]["target_loss"]), "", "")
+    _print_whole(table)
+    told = f"{count} {'seed' if count == 1 else 'seeds'}, 95 % intervals; a difference below zero is better"
+    console.print(f"{told}\n", markup=False)
+    for warning in comparison["warnings"]:
+        console.print(f"warning: {warning}", style="bold yellow", markup=False, soft_wrap=True)
+    console.print(f"{comparison['answer']['lead']}. {comparison['answer']['sentence']}", markup=False)
+    console.print(" and ".join(map(str, written)), markup=False, soft_wrap=True)
+
+
+def print_dynamics(found: dict[str, Any], written: tuple[Path, ...]) -> None:
+    """What `tokensieve dynamics` came to."""
+    runs, selection = list(found["runs"]), found["selection"]
+    table = Table(title=f"{found['text']['tokens']:,} held-out tokens", title_justify="left", box=SIMPLE)
+    paper = list(next(iter(found["categories"].values()))["paper"])
+    heads = ["tokens", "share", *paper, *(f"loss, {arm}" for arm in runs), *(["kept"] if selection else [])]
+    for name in heads:
+        table.add_column(name, justify="left" if name == "tokens" else "right", no_wrap=True)
+    for key, category in found["categories"].items():
+        losses = (found["trajectories"][arm][key] for arm in runs)
+        row = [f"{category['share']:.1%}", *(f"{category['paper'][name]:.0%}" for name in paper)]
+        row += ["" if path is None else f"{path[0]:.2f} → {path[-1]:.2f}" for path in losses]
+        if selection:
+            kept = selection["kept"][key]
+            row.append("" if kept is None else f"{sum(kept) / len(kept):.0%}")
+        table.add_row(_KINDS[key], *row)
+    _print_whole(table)
+    console.print(f"kinds by the run of {runs[0]}; the named columns are the paper's\n", markup=False)
+    console.print(" and ".join(map(str, written)), markup=False, soft_wrap=True)
+
+
+def _print_whole(table: Table) -> None:
+    """As wide as it is, whatever the terminal's width: a number that is cut off says nothing."""
+    wide = Console(highlight=False, width=_WIDEST)
+    needed = wide.measure(table).maximum
+    Console(highlight=False, width=max(console.width, needed)).print(table, crop=False, soft_wrap=False)
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    """As it is in the JSON; intervals are symmetric."""
+    if found is None:
+        return ""
+    if found["low"] is None:
+        return f"{found['estimate']:+.3f}"
+    return f"{found['estimate']:+.3f} ± {(found['high'] - found['low']) / 2:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"

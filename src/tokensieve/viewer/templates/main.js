@@ -1,0 +1,80 @@
+// What the reader can do, and the start: read the address, wire the controls, show the page.
+
+function setRatio(ratio) {
+  if (!(ratio >= 0.01 && ratio <= 1)) return;
+  state.ratio = ratio;
+  update();
+  countSoon();
+}
+
+/** Percent as a ratio: 57 must become 0.57, not 0.57 and a rounding error. */
+function ratioOf(text) {
+  return text === "" ? NaN : Number((Number(text) / 100).toFixed(8));
+}
+
+function neighbour(step) {
+  const to = list.shown.indexOf(state.passage) + step;
+  if (to >= 0 && to < list.shown.length) openPassage(list.shown[to], null);
+}
+
+function letGo() {
+  if (state.token !== null && document.activeElement.closest(".text") !== null) document.activeElement.blur();
+  state.token = null;
+  seen.hover = null;
+  update();
+}
+
+function wire() {
+  at("ratio").addEventListener("input", () => setRatio(ratioOf(at("ratio").value)));
+  at("percent").addEventListener("input", () => setRatio(ratioOf(at("percent").value)));
+  at("percent").addEventListener("change", () => { at("percent").value = ratioText(state.ratio); });
+  for (const name of ["score", "scope", "student", "reference", "view", "a", "b", "colour", "source", "sort"]) {
+    at(name).addEventListener("change", () => {
+      state[name] = at(name).value;
+      update();
+    });
+  }
+  at("query").addEventListener("input", () => {
+    state.find = at("query").value;
+    searchSoon();
+  });
+  for (const id of ["list-toggle", "fields-toggle"]) {
+    at(id).addEventListener("click", () => {
+      const open = at(id).getAttribute("aria-expanded") !== "true";
+      at(id).setAttribute("aria-expanded", String(open));
+      at(id).textContent = at(id).textContent.replace(/^\w+/, open ? "Hide" : "Show");
+    });
+  }
+  for (const radio of document.querySelectorAll("input[name=drawn]")) radio.addEventListener("change", clearPoints);
+  at("ranges").addEventListener("submit", (event) => {
+    event.preventDefault();
+    selectPoints(rectangleOf());
+  });
+  at("points-clear").addEventListener("click", clearPoints);
+  makeNumbers(corpus, () => panes[0]);
+  makeKeys(new Map([
+    ["j", () => neighbour(1)],
+    ["k", () => neighbour(-1)],
+    ["[", () => setRatio(Math.max(0.01, ratioOf(100 * state.ratio - 1)))],
+    ["]", () => setRatio(Math.min(1, ratioOf(100 * state.ratio + 1)))],
+    ["/", () => at("query").focus()],
+    ["?", () => at("help").showModal()],
+    ["Escape", letGo],
+  ]));
+  window.addEventListener("hashchange", () => {
+    readAddress(corpus, state, location.hash);
+    finder.search();
+    openPassage(state.passage, state.token);
+  });
+}
+
+const asked = state.score;
+readAddress(corpus, state, location.hash);
+wire();
+finder.search();
+update();
+if (!SCORES.some((score) => score.key === asked && scoreIsThere(corpus, score, pairOf(state)))) {
+  at("notes").append(make("li", "", `The score ${oneLine(asked)} cannot be computed from what this page holds; it shows the choice by another one.`));
+  at("notes").hidden = false;
+}
+if (state.token !== null) revealToken(panes[0], state.token);
