@@ -3,7 +3,7 @@
 
 /** Whether keys typed at an element are meant for it. */
 function takesText(element) {
-  return element.closest("textarea, select, dialog") !== null || (element.tagName === "INPUT" && !["range", "radio", "checkbox"].includes(element.type));
+  return element.closest("textarea, select, dialog[open]") !== null || (element.tagName === "INPUT" && !["range", "radio", "checkbox"].includes(element.type));
 }
 
 /** Wires the shortcuts. `actions` maps a key to what it does. */
