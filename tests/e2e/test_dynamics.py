@@ -104,6 +104,13 @@ def test_everything_from_text_to_page(measured, tokensieve, tmp_path):
     assert again["categories"]["high_to_low"]["share"] == again["categories"]["low_to_high"]["share"] == 0
     assert (out / "dynamics" / "losses" / "losses.json").read_bytes() == before
 
+    # Without examples no text of the corpus stays in any file that people pass on.
+    shown = {path.name for path in (out / "dynamics" / "figures").iterdir()}
+    assert {"figure-2.svg", "figure-13.csv", "figure-2bc.csv"} <= shown
+    assert tokensieve("dynamics", measured, "dynamics.examples=0")[0] == 0
+    left = {path.name for path in (out / "dynamics" / "figures").iterdir()}
+    assert "figure-2.svg" in left and not left & {"figure-2bc.csv", "figure-2bc.svg", "figure-11.csv", "figure-13.csv"}
+
 
 def test_an_interrupted_measurement_goes_on(measured, tokensieve, monkeypatch):
     from tokensieve.dynamics import measuring
@@ -143,7 +150,9 @@ def test_folders_of_ones_own(measured, tokensieve):
     # Without the setting that it was trained with, what it was trained on could not be told from what it was not.
     code, _, error = tokensieve("dynamics", measured, "dynamics.hold_out=false")
     assert code == 2 and "trained with held_out 600" in error
-    code, _, error = tokensieve("dynamics", measured, "dynamics.checkpoints=[./nowhere/a, ./nowhere/b]", "dynamics.name=x")
+    code, _, error = tokensieve(
+        "dynamics", measured, "dynamics.checkpoints=[./nowhere/a, ./nowhere/b]", "dynamics.name=x"
+    )
     assert code == 2 and "nowhere/a" in error and "Traceback" not in error
 
 

@@ -4,6 +4,7 @@ Measuring takes the time and is kept; the analysis is made anew each time, so th
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,7 @@ def dynamics(recipe: Recipe) -> dict[str, Any]:
         examples=section.examples,
     )
     _write_categories(folder / CATEGORIES_FILE, categories)
-    (folder / FIGURES).mkdir(exist_ok=True)
-    write_figures(found, folder / FIGURES)
+    _replace_figures(found, folder / FIGURES)
     write_dynamics(found, folder / PAGE)
     write_json(folder / DYNAMICS, found)
     return found
@@ -86,6 +86,19 @@ def _sweep(recipe: Recipe) -> dict[str, Any] | None:
     path = recipe.folder / COMPARISON
     rows = read_json(path)["sweep"] if path.exists() else []
     return next((row for row in rows if row["score"] == recipe.train.selection.score), None)
+
+
+def _replace_figures(found: dict[str, Any], folder: Path) -> None:
+    """Write the figures into an empty folder: those of an earlier analysis may show text that this one leaves out."""
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        write_figures(found, temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_categories(path: Path, categories: np.ndarray) -> None:

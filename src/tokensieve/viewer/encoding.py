@@ -51,7 +51,7 @@ def _passage(passage: Passage) -> dict[str, Any]:
     for name, column in (("regions", passage.regions), ("categories", passage.categories)):
         if column is not None:
             found[name] = _text(column.astype(np.uint8).tobytes())
-    if passage.documents is not None:
+    if passage.documents is not None and len(passage.documents):
         found["documents"] = _whole(passage.documents - passage.documents.min())
     return found
 

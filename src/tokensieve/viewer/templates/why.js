@@ -44,7 +44,10 @@ function whyExcess(student, reference, hard, kept) {
     return `Kept: easy for both models, yet the reference is still ${lead} ahead.`;
   }
   if (excess >= AHEAD) return `Dropped: the reference is ${lead} ahead, but the ratio is used up by tokens with a larger lead.`;
-  if (student > hard && reference > hard) return "Dropped: both models find it hard: nothing to learn here.";
+  if (student > hard && reference > hard) {
+    const more = excess <= -AHEAD ? ", the reference even more so" : "";
+    return `Dropped: both models find it hard${more}: nothing to learn here.`;
+  }
   if (excess <= -AHEAD) return `Dropped: the student is ahead of the reference, by ${lead}.`;
   if (student <= hard && reference <= hard) return "Dropped: both models find it easy: learned already.";
   return "Dropped: the two models find it equally hard: nothing to learn here.";
