@@ -11,12 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tokensieve.corpus.order import sample_order
 from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.windows import IGNORED, Windows
+from tokensieve.dynamics.checkpoints import find_checkpoints
 from tokensieve.dynamics.measuring import LOSS_SUFFIX
+from tokensieve.dynamics.text import held_out_text
 from tokensieve.recipe import load_recipe
 from tokensieve.training.arms import training_windows
-from tokensieve.training.held_out import dynamics_windows
+from tokensieve.training.held_out import dynamics_windows, unread_windows
 from tokensieve.viewer.notebook import view
 
 LENGTH, STEP = 32, 4 * 32
@@ -149,7 +152,7 @@ def test_folders_of_ones_own(measured, tokensieve):
     assert found["runs"]["checkpoints"]["checkpoints"][0]["tokens"] is None
     # Without the setting that it was trained with, what it was trained on could not be told from what it was not.
     code, _, error = tokensieve("dynamics", measured, "dynamics.hold_out=false")
-    assert code == 2 and "trained with held_out 600" in error
+    assert code == 2 and "held_out is 600 there, None here" in error
     code, _, error = tokensieve(
         "dynamics", measured, "dynamics.checkpoints=[./nowhere/a, ./nowhere/b]", "dynamics.name=x"
     )
@@ -193,4 +196,93 @@ def test_what_cannot_be_said_is_one_line(measured, tokensieve, changes, expected
 def test_a_run_made_without_holding_out_is_not_mistaken(measured, tokensieve):
     assert tokensieve("run", measured, "dynamics.hold_out=false")[0] == 0
     code, _, error = tokensieve("dynamics", measured)
-    assert code == 2 and "trained with held_out None" in error
+    assert code == 2 and "held_out is None there, 600 here" in error
+
+
+def test_what_a_run_saw_and_selected_is_read_from_the_run(measured, tokensieve, tmp_path):
+    """Another seed, context, budget or policy would name other windows, other tokens or another choice."""
+    del measured["dynamics"]["hold_out"]
+    measured["train"]["arms"] = ["slm"]
+    assert tokensieve("run", measured)[0] == 0
+    assert tokensieve("dynamics", measured)[0] == 0
+    found = json.loads((Path(measured["out"]) / "dynamics" / "dynamics.json").read_text())
+    loaded = load_recipe(tmp_path / "recipe.yaml")
+    store = TokenStore(Path(measured["out"]) / "corpus")
+    read = training_windows(loaded).order
+    unread = unread_windows(loaded, store, 12 * STEP)
+    assert set(unread.tolist()) == set(range(training_windows(loaded).n_windows)) - set(read.tolist())
+    assert "did not come to" in found["text"]["description"]
+    for key, change in (
+        ("seed", "seed=7"),
+        ("context", "context.length=16"),
+        ("tokens", f"train.tokens={11 * STEP}"),
+        ("policy", "train.selection.ratio=0.25"),
+        ("save_at", "train.save_at=[0]"),
+    ):
+        code, _, error = tokensieve("dynamics", measured, change)
+        assert code == 2 and f"another recipe ({key}" in error, change
+
+
+def test_stale_and_damaged_losses_are_refused(measured, tokensieve):
+    out = Path(measured["out"])
+    measured["train"]["arms"] = ["slm"]
+    assert tokensieve("run", measured)[0] == 0
+    assert tokensieve("dynamics", measured)[0] == 0
+    losses = out / "dynamics" / "losses"
+    column = losses / "slm" / f"001{LOSS_SUFFIX}"
+    whole = column.read_bytes()
+    column.write_bytes(whole[:-2])
+    code, _, error = tokensieve("dynamics", measured)
+    assert code == 2 and f"001{LOSS_SUFFIX}" in error
+    column.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    code, _, error = tokensieve("dynamics", measured)
+    assert code == 2 and "damaged" in error and f"001{LOSS_SUFFIX}" in error
+    column.write_bytes(whole)
+    assert tokensieve("dynamics", measured)[0] == 0
+    # A checkpoint that is another one now.
+    saved = out / "models" / "slm" / "saved" / "0"
+    (saved / "model.safetensors").write_bytes((out / "models" / "slm" / "model.safetensors").read_bytes())
+    code, _, error = tokensieve("dynamics", measured)
+    assert code == 2 and "models.slm/000" in error and "dynamics.name" in error
+    (saved / "config.json").unlink()
+    code, _, error = tokensieve("dynamics", measured)
+    assert code == 2 and "no complete model folder" in error
+    # A reference that is another one now is noticed when it is measured.
+    (out / "reference" / "model.safetensors").write_bytes((out / "models" / "slm" / "model.safetensors").read_bytes())
+    given = f"dynamics.checkpoints=[{saved.parent / str(4 * STEP)}, {out / 'models' / 'slm'}]"
+    code, _, error = tokensieve("dynamics", measured, given, "dynamics.name=again")
+    assert code == 2 and "weights have changed" in error
+
+
+def test_a_self_reference_has_not_read_what_is_measured(measured, tokensieve, tmp_path):
+    measured["reference"] = {"on_corpus": True, "tokens": 20 * STEP, "trainer": measured["reference"]["trainer"]}
+    measured["train"]["arms"] = ["slm"]
+    assert tokensieve("run", measured)[0] == 0
+    loaded = load_recipe(tmp_path / "recipe.yaml")
+    held_out = dynamics_windows(loaded, TokenStore(Path(measured["out"]) / "corpus"))
+    manifest = json.loads((Path(measured["out"]) / "reference" / "reference.json").read_text())
+    assert manifest["inputs"]["held_out"] == 600
+    assert tokensieve("dynamics", measured)[0] == 0
+    stored = columns(Path(measured["out"]), "slm")[0]
+    assert len(stored) == len(held_out)
+    # Without holding out, the windows that either of them read are no held-out text.
+    del measured["dynamics"]["hold_out"]
+    measured["out"] += "-b"
+    assert tokensieve("run", measured)[0] == 0
+    assert tokensieve("dynamics", measured)[0] == 0
+    loaded = load_recipe(tmp_path / "recipe.yaml")
+    text = held_out_text(loaded, find_checkpoints(loaded))
+    by_reference = sample_order(text.windows.store, LENGTH, 20 * 4, seed=0) % text.windows.n_windows
+    assert not np.isin(text.windows.order, by_reference).any()
+    assert not np.isin(text.windows.order, training_windows(loaded).order % text.windows.n_windows).any()
+
+
+def test_the_trainers_own_checkpoints_do_as_well(measured, tokensieve):
+    del measured["train"]["save_at"]
+    measured["train"]["trainer"] |= {"save_total_limit": 9, "gradient_accumulation_steps": 2}
+    measured["train"]["arms"] = ["clm"]
+    assert tokensieve("run", measured)[0] == 0
+    assert tokensieve("dynamics", measured)[0] == 0
+    found = json.loads((Path(measured["out"]) / "dynamics" / "dynamics.json").read_text())
+    names = [[item["name"], item["tokens"]] for item in found["runs"]["clm"]["checkpoints"]]
+    assert names == [["checkpoint-4", 8 * STEP], ["clm", 12 * STEP]]

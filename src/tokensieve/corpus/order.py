@@ -81,15 +81,16 @@ def spread(store: TokenStore, length: int, windows: int, *, largest_share: float
     Returns:
         int64, increasing; None if no source gives any.
     """
-    per_shard = store.windows_per_shard(length)
-    sources = np.repeat([shard.source for shard in store.shards], per_shard)
-    share = min(windows / len(sources), largest_share) if len(sources) else 0.0
-    chosen = []
-    for source in range(len(store.sources)):
-        found = np.flatnonzero(sources == source)
-        count = min(round(share * len(found)), int(largest_share * len(found)))
-        if len(found) >= least and count:
-            chosen.append(found[middles(len(found), count)])
+    sources = np.repeat([shard.source for shard in store.shards], store.windows_per_shard(length))
+    there = np.bincount(sources, minlength=len(store.sources))
+    most = np.where(there >= least, (largest_share * there).astype(np.int64), 0)
+    exact = np.minimum(min(windows / max(len(sources), 1), largest_share) * there, most)
+    counts = np.floor(exact).astype(np.int64)
+    # Largest remainders are rounded up (ties: the earlier source), so that many small sources do not all give none.
+    order = np.argsort(-(exact - counts), kind="stable")
+    order = order[counts[order] < most[order]]
+    counts[order[: round(float(exact.sum())) - int(counts.sum())]] += 1
+    chosen = [np.flatnonzero(sources == i)[middles(int(there[i]), int(counts[i]))] for i in np.flatnonzero(counts)]
     return np.sort(np.concatenate(chosen)) if chosen else None
 
 

@@ -4,6 +4,7 @@ One float16 file a model, written whole or not at all: an interrupted measuremen
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,22 +17,19 @@ import xxhash
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel
 
-from tokensieve.corpus.order import middles
-from tokensieve.corpus.run_stores import make_tokens, open_tokens
-from tokensieve.corpus.windows import IGNORED, Windows
+from tokensieve.corpus.windows import IGNORED
 from tokensieve.dynamics.checkpoints import Found, find_checkpoints
-from tokensieve.dynamics.trajectories import Measured, Trajectory
+from tokensieve.dynamics.text import Text, held_out_text, overlap_of
+from tokensieve.dynamics.trajectories import Checkpoint, Measured, Trajectory
 from tokensieve.errors import UserError
 from tokensieve.evaluation.tasks import evaluate_tasks
 from tokensieve.evaluation.window_losses import as_stored, window_losses
 from tokensieve.recipe import Recipe, dump
-from tokensieve.reference.store import corpus_identity
 from tokensieve.selection import SelectionPolicy
 from tokensieve.selective import make_selective
-from tokensieve.stage import Stage, read_json, write_json
-from tokensieve.training.arms import needs_reference
-from tokensieve.training.held_out import dynamics_windows, unread_windows, windows_for_tokens
-from tokensieve.training.reference import REFERENCE_MANIFEST, load_reference, reference_numbers
+from tokensieve.stage import Stage, first_difference, read_json, read_manifest, write_json
+from tokensieve.training.arms import needs_reference, open_reference
+from tokensieve.training.reference import REFERENCE_MANIFEST, reference_numbers
 from tokensieve.training.setup import load, on_device, run_tokenizer
 
 LOSSES_MANIFEST = "losses.json"
@@ -42,14 +40,6 @@ START, REFERENCE = "start", "reference"
 _RESUMABLE = f"**/*{LOSS_SUFFIX}"
 _ROWS = 256
 """Windows that are looked at together."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """The held-out text."""
-
-    windows: Windows
-    description: str
 
 
 @dataclass(frozen=True)
@@ -65,40 +55,6 @@ class _Job:
     tasks: bool
 
 
-def held_out_text(recipe: Recipe) -> Text:
-    """The windows that are measured.
-
-    Raises:
-        UserError: the text is missing or too short, or training has read the whole corpus.
-    """
-    section, length = recipe.dynamics, recipe.context.length
-    count = windows_for_tokens(section.tokens, length)
-    if section.sources:
-        store = make_tokens(recipe, f"{section.name}/text", section.sources)
-        there = Windows(store, length).n_windows
-        order = middles(there, min(count, there))
-        told = f"held-out text of its own: {', '.join(source.label for source in section.sources)}"
-    else:
-        store = open_tokens(recipe)
-        if section.hold_out:
-            order = dynamics_windows(recipe, store)
-            told = "windows of the corpus, held out of training"
-        elif section.checkpoints:
-            there = Windows(store, length).n_windows
-            order = middles(there, min(count, there))
-            told = "windows of the corpus; whether these models were trained on them is not known here"
-        else:
-            unread = unread_windows(recipe, store)
-            if len(unread) == 0:
-                raise UserError(
-                    f"{store.folder}: training has read every window of the corpus; name held-out text under "
-                    f"dynamics.sources, or set dynamics.hold_out: true and train in another `out`"
-                )
-            order = unread[middles(len(unread), min(count, len(unread)))]
-            told = "windows of the corpus that training did not come to"
-    return Text(Windows(store, length, document_mask=recipe.context.document_mask, order=order), told)
-
-
 def measure(recipe: Recipe) -> tuple[Measured, Text, dict[str, list[float]], list[str]]:
     """Measure what is not measured yet, and open all of it.
 
@@ -109,34 +65,54 @@ def measure(recipe: Recipe) -> tuple[Measured, Text, dict[str, list[float]], lis
     Raises:
         UserError: no checkpoints, no text, a model that does not fit, or losses of another text or other models.
     """
-    found, warnings = find_checkpoints(recipe)
-    text = held_out_text(recipe)
-    jobs = _jobs(recipe, found)
+    found = find_checkpoints(recipe)
+    text = held_out_text(recipe, found)
+    jobs = _jobs(recipe, found.arms)
     folder = recipe.folder / recipe.dynamics.name / "losses"
-    order = text.windows.order
     inputs = {
-        "corpus": corpus_identity(text.windows.store),
-        "windows": [len(order), xxhash.xxh3_128_hexdigest(order.astype("<i8").tobytes())],
-        "context": dump(recipe.context),
-        "dtype": recipe.score.dtype,
+        **text.identity(recipe),
+        "dtype": [recipe.model.dtype, recipe.score.dtype],
         "models": {job.file: job.digest for job in jobs},
         "tasks": [dump(task) for task in recipe.tasks],
         "seed": recipe.seed,
     }
+    _refuse_others(folder, inputs)
     stage = Stage(folder, LOSSES_MANIFEST, inputs)
     if not stage.finished:
         with stage.running(resumable=_RESUMABLE):
             _measure_all(recipe, jobs, text, folder)
-            stage.finish(tokens=int((~np.isnan(_column(folder, jobs[0].file, text))).sum()))
+            digests = {job.file: _digest(_column(folder, job.file, text)) for job in jobs}
+            stage.finish(digests=digests, warnings=overlap_of(recipe, text))
     columns = {job.file: _column(folder, job.file, text) for job in jobs}
+    for file, column in columns.items():
+        if _digest(column) != stage.outputs["digests"][file]:
+            raise UserError(
+                f"{folder / file}{LOSS_SUFFIX}: damaged (its bytes differ from their checksum); remove {folder} and "
+                f"run `tokensieve dynamics` again"
+            )
     runs = {
         arm: Trajectory(
             tuple(item.checkpoint for item in items), tuple(columns[_file(arm, i)] for i in range(len(items)))
         )
-        for arm, items in found.items()
+        for arm, items in found.arms.items()
     }
-    accuracies = {arm: _accuracies(folder, arm, len(items)) for arm, items in found.items()} if recipe.tasks else {}
-    return Measured(text.windows, runs, columns.get(START), columns.get(REFERENCE)), text, accuracies, warnings
+    with_tasks = found.arms if recipe.tasks else {}
+    accuracies = {arm: _accuracies(folder, arm, len(items)) for arm, items in with_tasks.items()}
+    warnings = [*found.warnings, *text.warnings, *stage.outputs["warnings"]]
+    measured = Measured(text.windows, runs, columns.get(START), columns.get(REFERENCE))
+    return measured, text, accuracies, warnings
+
+
+def _refuse_others(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Losses of other models or another text: nothing has to be trained again, another name is enough."""
+    path = folder / LOSSES_MANIFEST
+    different = path.exists() and first_difference(read_manifest(path)["inputs"], json.loads(json.dumps(inputs)))
+    if different:
+        key, there, here = different
+        raise UserError(
+            f"{path}: measured with another {key} ({there!r:.60} there, {here!r:.60} here); set dynamics.name=ANOTHER "
+            f"to keep both, or remove {folder}"
+        )
 
 
 def _jobs(recipe: Recipe, found: Mapping[str, list[Found]]) -> list[_Job]:
@@ -152,13 +128,14 @@ def _jobs(recipe: Recipe, found: Mapping[str, list[Found]]) -> list[_Job]:
         for i, item in enumerate(items)
     ]
     if not recipe.dynamics.checkpoints:
-        start = str(dump(recipe.model))
+        name = recipe.model.name
+        start = str(dump(recipe.model)) if name is None else Found(Checkpoint(name, 0), name).digest
         jobs.append(_Job(START, "the untouched start", start, lambda: load(recipe, recipe.model), False))
     if needs_reference(recipe) and not recipe.score.carry_over:
         there = (recipe.reference_folder / REFERENCE_MANIFEST).exists()
         if there or not recipe.dynamics.checkpoints:
             digest = reference_numbers(recipe)["digest"]
-            jobs.append(_Job(REFERENCE, "the reference", digest, lambda: load_reference(recipe), False))
+            jobs.append(_Job(REFERENCE, "the reference", digest, lambda: open_reference(recipe), False))
     return jobs
 
 
@@ -167,13 +144,16 @@ def _file(arm: str, i: int) -> str:
 
 
 def _measure_all(recipe: Recipe, jobs: list[_Job], text: Text, folder: Path) -> None:
+    for left in folder.rglob("*.tmp"):  # of a process that was killed
+        left.unlink()
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("windows"))
     with Progress(*bar, TimeRemainingColumn()) as progress:
         row = progress.add_task("", total=len(jobs) * len(text.windows))
         for job in jobs:
             progress.update(row, description=job.what)
             losses, tasks = folder / f"{job.file}{LOSS_SUFFIX}", folder / f"{job.file}{TASKS_SUFFIX}"
-            if losses.exists() and (tasks.exists() or not job.tasks):
+            measured = losses.exists() and losses.stat().st_size == _size(text)
+            if measured and (tasks.exists() or not job.tasks):
                 progress.advance(row, len(text.windows))
                 continue
             losses.parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +162,7 @@ def _measure_all(recipe: Recipe, jobs: list[_Job], text: Text, folder: Path) -> 
                 size = recipe.evaluation.batch_size
                 write_json(tasks, evaluate_tasks(recipe.tasks, model, run_tokenizer(recipe), batch_size=size))
             _write(losses, _losses(recipe, job, model, text, lambda count: progress.advance(row, count)))
+        progress.update(row, description=f"{len(jobs)} models")
 
 
 def _losses(
@@ -225,10 +206,19 @@ def _whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _size(text: Text) -> int:
+    """Bytes of a column."""
+    return 2 * len(text.windows) * text.windows.length
+
+
+def _digest(column: np.ndarray) -> str:
+    return xxhash.xxh3_128_hexdigest(column.view(np.uint8).data)
+
+
 def _column(folder: Path, file: str, text: Text) -> np.ndarray:
     """A model's losses, mapped, [N]."""
     path = folder / f"{file}{LOSS_SUFFIX}"
-    wanted = 2 * len(text.windows) * text.windows.length
+    wanted = _size(text)
     size = path.stat().st_size if path.exists() else -1
     if size != wanted:
         what = "is missing" if size < 0 else f"has {size} bytes, not {wanted}"

@@ -3,8 +3,11 @@
 Measuring takes the time and is kept; the analysis is made anew each time, so that thresholds can be tried.
 """
 
+import contextlib
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from tokensieve.dynamics.analysis import analyse
 from tokensieve.dynamics.checkpoints import GIVEN
 from tokensieve.dynamics.measuring import measure
 from tokensieve.dynamics.trajectories import Measured
+from tokensieve.errors import UserError
 from tokensieve.pipeline import begin, warn
 from tokensieve.recipe import Recipe
 from tokensieve.report.dynamics import write_dynamics, write_figures
@@ -42,6 +46,11 @@ def dynamics(recipe: Recipe) -> dict[str, Any]:
     """
     begin(recipe, "dynamics", several_processes=False)
     check_recipe(recipe)
+    with _alone(recipe.folder / recipe.dynamics.name):
+        return _measure_and_write(recipe)
+
+
+def _measure_and_write(recipe: Recipe) -> dict[str, Any]:
     measured, text, accuracies, warnings = measure(recipe)
     warn(warnings)
     section, folder = recipe.dynamics, recipe.folder / recipe.dynamics.name
@@ -72,6 +81,22 @@ def written(recipe: Recipe) -> tuple[Path, Path]:
     """Where the numbers and the page lie."""
     folder = recipe.folder / recipe.dynamics.name
     return folder / DYNAMICS, folder / PAGE
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder.
+
+    Raises:
+        UserError: another process measures here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another `tokensieve dynamics` is at work here; wait for it") from error
+        yield
 
 
 def _target_curves(recipe: Recipe, measured: Measured) -> dict[str, list[list[float]]]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from tokensieve.recipe.checks import require, require_folder_name
 from tokensieve.recipe.texts import Source
 
+_TAKEN = ("clean", "compare", "corpus", "data", "mixed", "models", "scores", "targets", "tokenizer")
+
 
 @dataclass(frozen=True)
 class DynamicsSection:
@@ -34,11 +36,16 @@ class DynamicsSection:
 
     def __post_init__(self) -> None:
         require_folder_name(self.name)
+        require(self.name not in _TAKEN, f"name: {self.name} is another stage's folder; choose another")
         require(self.tokens >= 1, f"tokens must be at least 1, not {self.tokens}")
         require(not (self.hold_out and self.sources), "hold_out and sources exclude each other")
         require(not (self.arms and self.checkpoints), "arms and checkpoints exclude each other")
         require(self.arms is None or len(self.arms) > 0, "arms is empty: name at least one, or leave it out")
         require(len(set(self.arms or ())) == len(self.arms or ()), f"arms names one twice: {self.arms}; keep one")
+        require(
+            len(set(self.checkpoints)) == len(self.checkpoints),
+            f"checkpoints names one twice: {', '.join(self.checkpoints)}; keep one",
+        )
         require(
             len(self.checkpoints) != 1, "checkpoints names one model: a line needs at least two, in order of training"
         )

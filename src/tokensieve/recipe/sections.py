@@ -236,6 +236,9 @@ class Recipe:
             self.score.entropy or "reference_entropy" not in self.train.selection.scores,
             "train.selection reads reference_entropy, which is stored only with score.entropy: true; set it",
         )
+        require(
+            self.dynamics.name != self.reference.name, f"dynamics.name and reference.name are both {self.dynamics.name}"
+        )
         for arm in self.dynamics.arms or ():
             require(
                 arm in self.train.arms, f"dynamics.arms: {arm} is not among train.arms: {', '.join(self.train.arms)}"

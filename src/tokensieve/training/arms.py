@@ -14,6 +14,7 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from tokensieve.corpus.run_stores import open_tokens, store_mirror
+from tokensieve.corpus.store import TokenStore
 from tokensieve.corpus.token_classes import frequency_classes, token_classes
 from tokensieve.corpus.windows import Column, Windows
 from tokensieve.errors import UserError
@@ -95,28 +96,19 @@ def train_arm(
     on_corpus = text == "corpus"
     store = open_tokens(recipe, text)
     inputs = {
-        "policy": dump(policy),
-        "model": dump(recipe.model),
-        "corpus": corpus_identity(store),
+        **own_inputs(recipe, policy, store),
         "scores": None if scores is None or not on_corpus else scores.inputs,
         "reference": reference_numbers(recipe)["digest"] if online else None,
         "reference_dtype": recipe.score.dtype if online else None,
         "targets": target_identity(recipe),
         "evaluations": recipe.evaluation.count,
-        "tokens": recipe.train.tokens,
         "trainer": recipe.train.trainer,
-        "context": dump(recipe.context),
-        "seed": recipe.seed,
     }
     # Runs of an earlier version had neither.
     if recipe.evaluation.general:
         inputs["general"] = {name: corpus_identity(found) for name, found in open_general(recipe).stores.items()}
     if probe is not None:
         inputs["probe"] = probe.tolist()
-    if recipe.train.save_at:
-        inputs["save_at"] = recipe.train.save_at
-    if recipe.dynamics.hold_out:
-        inputs["held_out"] = recipe.dynamics.tokens
     stage = Stage(folder, ARM_MANIFEST, inputs)
     if not stage.finished:
         if is_main_process():
@@ -157,6 +149,24 @@ def train_arm(
             stage.finish(**numbers, model=describe_model(run.model), peak_memory=peak_memory())
     remove_checkpoints(folder, recipe.train.trainer)
     return stage.outputs
+
+
+def own_inputs(recipe: Recipe, policy: SelectionPolicy, store: TokenStore) -> dict[str, Any]:
+    """What decides which tokens a run sees, which it selects, and which of its models are saved: a part of run.json."""
+    inputs = {
+        "seed": recipe.seed,
+        "tokens": recipe.train.tokens,
+        "context": dump(recipe.context),
+        "policy": dump(policy),
+        "model": dump(recipe.model),
+        "corpus": corpus_identity(store),
+    }
+    # Runs of an earlier version had neither.
+    if recipe.train.save_at:
+        inputs["save_at"] = list(recipe.train.save_at)
+    if recipe.dynamics.hold_out:
+        inputs["held_out"] = recipe.dynamics.tokens
+    return inputs
 
 
 def arm_policy(recipe: Recipe, arm: str) -> SelectionPolicy:

@@ -10,7 +10,6 @@ from tokensieve.corpus.run_stores import open_tokens
 from tokensieve.corpus.store import TokenStore
 from tokensieve.errors import UserError
 from tokensieve.recipe import Recipe
-from tokensieve.training.setup import arm_steps
 
 _LARGEST_SHARE = 0.5
 """Of a source's windows: whoever holds out more has mistaken the corpus for a test set."""
@@ -52,10 +51,15 @@ def windows_for_tokens(tokens: int, length: int) -> int:
     return -(-tokens // (length - 1))
 
 
-def unread_windows(recipe: Recipe, store: TokenStore) -> np.ndarray:
-    """Numbers of the windows that training did not come to, in order; perhaps none."""
-    steps, per_step = arm_steps(recipe)
+def unread_windows(recipe: Recipe, store: TokenStore, tokens_seen: int) -> np.ndarray:
+    """Numbers of the windows that were not among the first tokens of the training order, in order; perhaps none.
+
+    Args:
+        recipe: whose order it is.
+        store: the corpus.
+        tokens_seen: how many tokens were.
+    """
     length = recipe.context.length
-    order = sample_order(store, length, steps * per_step // length, seed=recipe.seed, held_out=held_out_windows(recipe))
+    order = sample_order(store, length, tokens_seen // length, seed=recipe.seed, held_out=held_out_windows(recipe))
     there = int(store.windows_per_shard(length).sum())
     return np.setdiff1d(np.arange(there), order % there)

@@ -83,7 +83,7 @@ def check_section(section: ModelSection, length: int) -> None:
         _check_length(config, length, "model.fresh")
         return
     assert section.name is not None
-    _check_folder(section.name)
+    check_folder(section.name)
     try:
         config = AutoConfig.from_pretrained(
             section.name, revision=section.revision, trust_remote_code=section.trust_remote_code
@@ -103,7 +103,7 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def _check_folder(name: str) -> None:
+def check_folder(name: str) -> None:
     """UserError if `name` is a local folder without safetensors, or looks like a folder that is not there."""
     folder = Path(name)
     if not folder.is_dir():
@@ -123,7 +123,7 @@ def _check_folder(name: str) -> None:
 
 def _pretrained(section: ModelSection, dtype: torch.dtype) -> PreTrainedModel:
     assert section.name is not None
-    _check_folder(section.name)
+    check_folder(section.name)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             section.name,

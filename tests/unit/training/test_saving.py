@@ -49,7 +49,7 @@ def test_saved_models_are_those_of_their_steps(make_run):
 
 def test_saving_changes_nothing_and_survives_an_interruption(make_run, monkeypatch):
     per_step = ROWS * LENGTH
-    at = {2: 2 * per_step, 7: 7 * per_step}
+    at = {0: 0, 2: 2 * per_step, 7: 7 * per_step}
     plain = make_run("plain", POLICY)
     train(plain)
     whole = replace(make_run("whole", POLICY), save_at=at)

@@ -58,11 +58,11 @@ function differenceClasses(corpus, first, second) {
 function columnColouring(corpus, state, pane) {
   const [kind, what] = state.colour.split("_");
   const columns = what === "entropy" ? corpus.entropies : corpus.losses;
-  const key = pane.model !== null && columns.has(pane.model) ? pane.model : pane.pair[kind];
-  const column = columns.get(key);
+  // Of two models that are compared, one may have no entropies: its pane stays uncoloured.
+  const column = columns.get(pane.model ?? pane.pair[kind]);
   const name = QUANTITIES.find((quantity) => quantity.key === state.colour).label;
   const title = pane.model === null ? name : what === "entropy" ? "Entropy" : "Loss";
-  return { classOf: (i) => (Number.isNaN(column[i]) ? "" : stepClass(column[i])), title, items: stepItems(), low: "easy", high: "hard" };
+  return { classOf: (i) => (column === undefined || Number.isNaN(column[i]) ? "" : stepClass(column[i])), title, items: stepItems(), low: "easy", high: "hard" };
 }
 
 function stepItems() {

@@ -4,7 +4,7 @@
 /** All matches as { passage, from, to }, in the order of the corpus. */
 function findText(corpus, query) {
   if (query === "") return [];
-  const wanted = new RegExp(query.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&"), "giu");
+  const wanted = new RegExp(query.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"), "giu");
   const found = [];
   corpus.passages.forEach((passage, p) => {
     for (const match of passage.text.matchAll(wanted)) found.push({ passage: p, from: match.index, to: match.index + match[0].length });

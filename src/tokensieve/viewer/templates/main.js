@@ -62,6 +62,8 @@ function wire() {
     ["Escape", letGo],
   ]));
   window.addEventListener("hashchange", () => {
+    // What an address leaves out is what the page opens with.
+    Object.assign(state, firstState(corpus));
     readAddress(corpus, state, location.hash);
     finder.search();
     openPassage(state.passage, state.token);

@@ -23,14 +23,22 @@ function showScatter(kept) {
   at("scatter-key").textContent = `One point a token: blue is kept, grey dropped.${line}`;
   at("plot").setAttribute("aria-label", `Scatter of ${counted(to - from, "token")}: ${names.y} loss upwards, ${names.x} loss to the right. The ranges below select tokens.`);
   const same = before !== null && ["axes", "kept", "from", "to", "chosen"].every((name) => before[name] === scatter.shown[name]);
-  if (!same) scatter.draw();
+  if (!same) {
+    scatter.draw();
+    if (seen.listed !== null) relist();
+  }
+}
+
+/** Lists what the chosen ranges hold now. */
+function relist() {
+  const { from, to, kept } = scatter.shown;
+  listPoints(corpus, scatter.axes, tokensInside(corpus, scatter.axes, seen.listed, from, to), kept, goToToken);
 }
 
 function selectPoints(rectangle) {
-  seen.rectangle = rectangle;
+  seen.listed = rectangle;
   writeRectangle(rectangle);
-  const { from, to, kept } = scatter.shown;
-  listPoints(corpus, scatter.axes, tokensInside(corpus, scatter.axes, rectangle, from, to), kept, goToToken);
+  relist();
   at("points-clear").hidden = false;
   const end = (value) => Math.min(value, scatter.most);
   scatter.shown.chosen = { x: rectangle.x.map(end), y: rectangle.y.map(end) };
@@ -39,6 +47,7 @@ function selectPoints(rectangle) {
 }
 
 function clearPoints() {
+  seen.listed = null;
   seen.rectangle = null;
   at("points").replaceChildren();
   at("points-count").textContent = "";

@@ -7,7 +7,7 @@ const rankings = makeRankings(corpus);
 const panes = [];
 const shares = makeAllShares(corpus);
 const scatter = makeScatter((rectangle) => selectPoints(rectangle));
-const seen = { main: { ranking: null }, hover: null, match: null, rectangle: null, thresholds: null, pair: "", distances: null, rivals: "", view: "" };
+const seen = { main: { ranking: null }, hover: null, match: null, rectangle: null, listed: null, thresholds: null, pair: "", distances: null, rivals: "", view: "" };
 
 const handlers = {
   hover: (token, pane) => {
