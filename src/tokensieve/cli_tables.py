@@ -79,7 +79,8 @@ def print_dynamics(found: dict[str, Any], written: tuple[Path, ...]) -> None:
     runs, selection = list(found["runs"]), found["selection"]
     table = Table(title=f"{found['text']['tokens']:,} held-out tokens", title_justify="left", box=SIMPLE)
     paper = list(next(iter(found["categories"].values()))["paper"])
-    heads = ["tokens", "share", *paper, *(f"loss, {arm}" for arm in runs), *(["kept"] if selection else [])]
+    kept_by = [] if selection is None else [f"kept, {selection['arm']}"]
+    heads = ["tokens", "share", *paper, *(f"loss, {arm}" for arm in runs), *kept_by]
     for name in heads:
         table.add_column(name, justify="left" if name == "tokens" else "right", no_wrap=True)
     for key, category in found["categories"].items():
@@ -88,10 +89,12 @@ def print_dynamics(found: dict[str, Any], written: tuple[Path, ...]) -> None:
         row += ["" if path is None else f"{path[0]:.2f} → {path[-1]:.2f}" for path in losses]
         if selection:
             kept = selection["kept"][key]
-            row.append("" if kept is None else f"{sum(kept) / len(kept):.0%}")
+            row.append("" if kept is None else f"{kept[0]:.0%} → {kept[-1]:.0%}")
         table.add_row(_KINDS[key], *row)
     _print_whole(table)
-    console.print(f"kinds by the run of {runs[0]}; the named columns are the paper's\n", markup=False)
+    console.print(
+        f"first → last checkpoint; kinds by the run of {runs[0]}; {' and '.join(paper)} are the paper's\n", markup=False
+    )
     console.print(" and ".join(map(str, written)), markup=False, soft_wrap=True)
 
 

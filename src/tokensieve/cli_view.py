@@ -73,6 +73,7 @@ def view(
     from transformers.utils import logging
 
     from tokensieve.viewer.choosing import Wish
+    from tokensieve.viewer.collecting import NEEDS
     from tokensieve.viewer.opening import open_view, read_texts
     from tokensieve.viewer.page import write_page
     from tokensieve.viewer.terminal import select, terminal_view
@@ -82,8 +83,14 @@ def view(
     if what is not None and "=" in what and not Path(what).exists():
         # `view --text FILE train.seed=1`: an override cannot stand in the place of what is looked at.
         raise UserError(f"{what}: name a recipe, a run's folder or a store before its changes")
-    if not terminal and not out.resolve().parent.is_dir():
-        raise UserError(f"{out}: no such folder as {out.parent}; make it, or choose another --out")
+    if not terminal and (out.is_dir() or not out.resolve().parent.is_dir()):
+        what_is_wrong = "is a folder; name a file in it" if out.is_dir() else f"no such folder as {out.parent}; make it"
+        raise UserError(f"{out}: {what_is_wrong}, or choose another --out")
+    if score is not None and score not in NEEDS:
+        raise UserError(f"--score {score}: the viewer knows {', '.join(NEEDS)}")
+    for override in overrides or []:
+        if "=" not in override:
+            raise UserError(f"{override}: one thing at a time is looked at; for several models repeat --student")
     shown = passages or (_IN_TERMINAL if terminal else _ON_PAGE)
     texts, names = (None, None) if not text else read_texts(text)
     found = open_view(
@@ -105,7 +112,11 @@ def view(
     if terminal:
         terminal_view(found, Console(highlight=False), passages=shown)
         return
-    size = write_page(found, out)
+    try:
+        size = write_page(found, out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
     tokens = sum(len(passage.ids) for passage in found.passages)
-    told = f"{out}: {len(found.passages):,} passages, {tokens:,} tokens, {size / 1e6:.1f} MB; open it in a browser"
+    passages_shown = f"{len(found.passages):,} passage{'s' if len(found.passages) != 1 else ''}"
+    told = f"{out}: {passages_shown}, {tokens:,} tokens, {size / 1e6:.1f} MB; open it in a browser"
     console.print(told, markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """`tokensieve view` as it is typed: pages of runs, stores and texts, the terminal, and mistakes that are one line."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,25 @@ def test_pages_of_everything_that_can_be_opened(run, tokensieve, tmp_path):
         found = data(page)
         assert sum(item["kind"] == "student" for item in found["models"]) == students
         assert passages is None or len(found["passages"]) == passages
-        assert str(page) in printed and f"{len(found['passages']):,} passages" in printed
+        assert str(page) in printed and f"{len(found['passages']):,} passage" in printed
     assert "".join(passage["text"] for passage in found["passages"]) == text.read_text()
+    # Two students are compared at once; one is not.
+    assert tokensieve("view", None, str(run), "--student", "clm", "--student", "slm", "--out", str(page))[0] == 0
+    assert data(page)["compare"] is True
+    assert tokensieve("view", None, str(run), "--student", "clm", "--out", str(page))[0] == 0
+    assert data(page)["compare"] is False and data(page)["colour"] is None
+    # A long text is cut to what was asked for, and the page says so.
+    text.write_text("sum prove let " * 200, encoding="utf-8")
+    assert tokensieve("view", None, str(run), "--text", str(text), "--passages", "4", "--out", str(page))[0] == 0
+    assert len(data(page)["passages"]) == 4 and any("first 4 windows" in note for note in data(page)["notes"])
+    # The name of a file may be no text.
+    odd = tmp_path / os.fsdecode(b"odd\xff.txt")
+    odd.write_text("sum prove let", encoding="utf-8")
+    assert tokensieve("view", None, str(run), "--text", str(odd), "--out", str(page))[0] == 0
+    assert data(page)["sources"] == [odd.name]
+    # A short passage of a document begins where the document does.
+    assert tokensieve("view", None, str(run), "--document", "3", "--length", "4", "--out", str(page))[0] == 0
+    assert "document 3," in data(page)["passages"][0]["place"]
     code, _, error = tokensieve(
         "view", None, str(run), "--ratio", "0.25", "--score", "current_loss", "--out", str(page)
     )
@@ -67,6 +85,9 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["RUN", "--student", "nobody"], "nobody"),
     (["--text", "nowhere.txt"], "nowhere.txt"),
     (["RUN", "--out", "no/such/folder/page.html"], "no/such/folder"),
+    (["RUN", "--out", "."], "is a folder"),
+    (["RUN", "--student", "clm", "slm"], "repeat --student"),
+    (["RUN", "--student", "slmm"], "did you mean 'slm'"),
     (["RUN/models/slm"], "is a model"),
 ]
 

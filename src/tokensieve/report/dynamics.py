@@ -108,7 +108,7 @@ def _sections(found: Mapping[str, Any], drawn: Mapping[str, Figure], grouped: bo
 
 def _not_shown(found: Mapping[str, Any], shown: set[str]) -> list[str]:
     """The reasons the analysis gives, and a plain one for every missing part that it says nothing about."""
-    reasons = [reason[:1].upper() + reason[1:] for reason in found["not_shown"]]
+    reasons = [(reason[:1].upper() + reason[1:]).replace("`", "") for reason in found["not_shown"]]
     given = " ".join(reasons)
     for key, (number, text) in _PARTS.items():
         pattern = rf"(?i)\bfigures?\b[^.:]*\b(?:{number})\b" if number else r"(?i)how often each \w+ was kept"

@@ -13,8 +13,8 @@ from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
 from tokensieve.viewer.progress import bar
 
-MOST_TOKENS = 200_000
-"""Of all passages together, unless a length is asked for: the page stays below 5 MB."""
+_BYTES, _BYTES_A_TOKEN, _BYTES_A_MODEL = 4_400_000, 11.0, 5.4
+"""Of a page's data; of a token's text, id and place in it; of a token's loss and entropy under one model."""
 PASSAGES = 200
 _ROWS = 64
 """Windows that are decoded together."""
@@ -27,7 +27,7 @@ class Wish:
     passages: int = PASSAGES
     """At most so many."""
     length: int | None = None
-    """Tokens of each; None: the whole window, as long as all of them together stay below 200,000 tokens."""
+    """Tokens of each; None: the whole window, as long as the page stays below 5 MB."""
     find: str | None = None
     """Only passages whose text contains this."""
     source: str | None = None
@@ -56,11 +56,17 @@ class Choice:
     """Tokens of each passage, at most the window's."""
 
 
+def most_tokens(models: int) -> int:
+    """Tokens of all passages together, for a page below 5 MB, unless a length is asked for."""
+    return int(_BYTES / (_BYTES_A_TOKEN + _BYTES_A_MODEL * models))
+
+
 def choose(
     store: TokenStore,
     context_length: int,
     wish: Wish,
     tokenizer: PreTrainedTokenizerBase,
+    models: int,
     among: np.ndarray | None = None,
 ) -> Choice:
     """Choose windows.
@@ -68,13 +74,14 @@ def choose(
     Of the windows that fit the wish each source gives its share by their number (largest remainder, at least one if
     there are enough passages), from the middles of so many equal parts of them: no randomness, the same windows for
     the same store and wish. A passage begins where its window does, because a loss holds for its context; one that
-    was found by its text begins so that the text can be seen.
+    was found by its text or its document begins so that this can be seen.
 
     Args:
         store: the tokens.
         context_length: T of the windows.
         wish: what to show.
         tokenizer: decodes, for `find`.
+        models: how many models' losses the page will hold.
         among: numbers of the windows to choose from; None: all.
 
     Raises:
@@ -85,20 +92,23 @@ def choose(
     sources = np.repeat([shard.source for shard in store.shards], store.windows_per_shard(context_length))
     if wish.source is not None:
         fitting = fitting[sources[fitting] == _source(store, wish.source)]
+    at = np.zeros(windows.n_windows, dtype=np.int64)
     if wish.document is not None:
-        fitting = fitting[np.isin(fitting, _windows_of(store, context_length, wish.document))]
+        inside, begin = _windows_of(store, context_length, wish.document)
+        fitting = fitting[np.isin(fitting, inside)]
+        at[inside[:1]] = begin
     if len(fitting) == 0:
         what = f"of source {wish.source!r}" if wish.source is not None else f"with document {wish.document}"
         raise UserError(f"{store.folder}: no window of {context_length} tokens {what} to show: it is too short")
-    at = np.zeros(len(fitting), dtype=np.int64)
+    at, before = at[fitting], 0
     if wish.find is not None:
         fitting, at = _search(store, context_length, fitting, wish.find, tokenizer)
+        before = 3  # what was found stands in the first third, with some text before it
     taken = spread(sources[fitting], wish.passages)
     chosen, at = fitting[taken], at[taken]
-    length = wish.length or max(2, MOST_TOKENS // len(chosen))
+    length = wish.length or max(2, most_tokens(models) // len(chosen))
     length = min(length, context_length)
-    # What was found stands in the first third, with some text before it.
-    starts = np.clip(at - length // 3, 0, context_length - length)
+    starts = np.clip(at - (length // before if before else 0), 0, context_length - length)
     return Choice(chosen, starts, length)
 
 
@@ -133,8 +143,8 @@ def _source(store: TokenStore, name: str) -> int:
     return names.index(name)
 
 
-def _windows_of(store: TokenStore, length: int, document: int) -> np.ndarray:
-    """Numbers of the windows that hold tokens of a document."""
+def _windows_of(store: TokenStore, length: int, document: int) -> tuple[np.ndarray, int]:
+    """Numbers of the windows that hold tokens of a document, and where in the first of them it begins."""
     if not 0 <= document < store.documents:
         raise UserError(
             f"{store.folder}: has no document {document}; they are numbered from 0 to {store.documents - 1}"
@@ -146,7 +156,8 @@ def _windows_of(store: TokenStore, length: int, document: int) -> np.ndarray:
             ends = store.document_ends(i)
             inside = document - first
             begin = int(ends[inside - 1]) if inside else 0
-            return window + np.arange(begin // length, min(-(-int(ends[inside]) // length), whole))
+            held = np.arange(begin // length, min(-(-int(ends[inside]) // length), whole))
+            return window + held, begin % length
         first, window = first + shard.documents, window + whole
     raise AssertionError("the shards hold fewer documents than the store")
 
@@ -180,4 +191,4 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 def _token_at(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> int:
     pieces = token_pieces(tokenizer, ids)
     ends = np.cumsum([len(piece) for piece in pieces])
-    return int(np.searchsorted(ends, "".join(pieces).index(text), side="right"))
+    return int(np.searchsorted(ends, max(0, "".join(pieces).find(text)), side="right"))

@@ -28,6 +28,8 @@ def page_data(view: View) -> dict[str, Any]:
         "ratio": view.ratio,
         "score": view.score,
         "scope": view.scope,
+        "colour": view.colour,
+        "compare": view.compare,
         "models": [{"key": model.key, "kind": model.kind, "label": model.label} for model in view.models],
         "sources": list(view.sources),
         "regions": None if view.regions is None else list(view.regions),

@@ -1,5 +1,6 @@
 """A view of a run: its corpus (or clean, target or held-out text) with the losses of its students and its reference."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +56,8 @@ def view_run(
     wish = wish or Wish()
     tokenizer = run_tokenizer(recipe)
     store, among = _text(recipe, on)
-    choice = choose(store, recipe.context.length, wish, tokenizer, among)
     found, told = run_models(recipe, students, references, stored=store.folder == recipe.corpus_folder)
+    choice = choose(store, recipe.context.length, wish, tokenizer, len(found), among)
     categories, unknown = _categories(recipe, on, store, choice)
     passages = collect(store, recipe.context, choice, tokenizer, found, recipe.evaluation.batch_size, categories)
     models = tuple(item.shown for item in found)
@@ -72,6 +73,7 @@ def view_run(
         ratio=policy.ratio,
         score=score,
         scope="global" if policy.scope == "microbatch" else policy.scope,
+        colour="category" if on == DYNAMICS else None,
         notes=tuple(notes),
     )
 
@@ -102,7 +104,7 @@ def run_models(
             notes.append("No arm of the run is trained yet, so this shows the reference alone.")
     shown = named("student", [_student_label(recipe, student) for student in students])
     found: list[Stored | Runnable] = [
-        _live(recipe, _below(recipe, recipe.folder / "models", student, "train.arms"), model)
+        _live(recipe, _below(recipe, recipe.folder / "models", student), model)
         for student, model in zip(students, shown, strict=True)
     ]
     if references is None:
@@ -197,7 +199,7 @@ def _reference(recipe: Recipe, what: ModelLike, shown: Model, stored: bool) -> S
                         f"{what}: holds the corpus's scores, and this is another text; name a model instead"
                     )
                 return Stored(shown, ScoreStore(folder, open_tokens(recipe), recipe.context))
-    found = _below(recipe, recipe.folder, what, "its references and scores/NAME")
+    found = _below(recipe, recipe.folder, what)
     return _live(recipe, found, shown, of_reference=True)
 
 
@@ -214,7 +216,7 @@ def _live(recipe: Recipe, what: ModelLike, shown: Model, of_reference: bool = Fa
     )
 
 
-def _below(recipe: Recipe, folder: Path, what: ModelLike, known: str) -> ModelLike:
+def _below(recipe: Recipe, folder: Path, what: ModelLike) -> ModelLike:
     """A model by its name below a folder of the run; what is no such name is a folder elsewhere or a Hub id."""
     if not isinstance(what, str | Path):
         return what
@@ -223,8 +225,11 @@ def _below(recipe: Recipe, folder: Path, what: ModelLike, known: str) -> ModelLi
     if Path(what).is_dir() or (str(what).count("/") == 1 and not (folder / Path(what).parts[0]).is_dir()):
         return what
     there = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/config.json"))
-    there += sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/saved/*/config.json"))
-    raise UserError(f"{what}: no such model in {folder} ({', '.join(there) or 'none'}), and no folder; {known}")
+    saved = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/saved/*/config.json"))
+    near = difflib.get_close_matches(str(what), [*there, *saved], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    more = f" and {len(saved)} saved ones, such as {saved[-1]}" if saved else ""
+    raise UserError(f"{what}: no such model in {folder} ({', '.join(there) or 'none'}{more}), and no folder{hint}")
 
 
 def _student_label(recipe: Recipe, what: ModelLike) -> str:

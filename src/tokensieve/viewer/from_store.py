@@ -57,7 +57,7 @@ def view_store(
         found.insert(len(students), Stored(shown[0], opened.scores))
     if not found:
         raise UserError(f"{folder}: a token store has no losses: name models with --student or --reference")
-    choice = choose(store, context.length, wish, reader)
+    choice = choose(store, context.length, wish, reader, len(found))
     passages = collect(store, context, choice, reader, found, batch_size)
     models = tuple(item.shown for item in found)
     score, _ = start_score("excess_loss", models, set(passages[0].entropies))

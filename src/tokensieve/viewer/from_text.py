@@ -14,6 +14,7 @@ from tokensieve.corpus.tokenizers import open_tokenizer
 from tokensieve.corpus.windows import IGNORED, Windows
 from tokensieve.errors import UserError
 from tokensieve.recipe import ContextSection
+from tokensieve.viewer.choosing import PASSAGES, most_tokens
 from tokensieve.viewer.collecting import start_score
 from tokensieve.viewer.measuring import (
     ModelLike,
@@ -66,6 +67,7 @@ def view_text(
     names: Sequence[str] | None = None,
     tokenizer: str | PreTrainedTokenizerBase | None = None,
     length: int | None = None,
+    passages: int = PASSAGES,
     ratio: float = 0.6,
     batch_size: int = 8,
     trust_remote_code: bool = False,
@@ -81,6 +83,7 @@ def view_text(
         names: what the page calls the texts; default: text 1, text 2, ...
         tokenizer: folder, Hub id or object; default: the one beside the first model.
         length: tokens of a window; default: 1024, or the fewest positions of a model if that is less.
+        passages: windows that are measured and shown at most, from the beginning; and no more than a page holds.
         ratio: where the slider starts.
         batch_size: windows per forward pass.
         trust_remote_code: run Python code that comes with models.
@@ -104,7 +107,9 @@ def view_text(
         runnable(what, model, reader, context, trust_remote_code=trust_remote_code)
         for what, model in zip(given, shown, strict=True)
     ]
-    return view_texts(texts, models, reader, context.length, names=names, ratio=ratio, batch_size=batch_size)
+    return view_texts(
+        texts, models, reader, context.length, names=names, passages=passages, ratio=ratio, batch_size=batch_size
+    )
 
 
 def view_texts(
@@ -114,6 +119,7 @@ def view_texts(
     length: int,
     *,
     names: Sequence[str] | None = None,
+    passages: int = PASSAGES,
     ratio: float = 0.6,
     score: str = "excess_loss",
     batch_size: int = 8,
@@ -139,9 +145,12 @@ def view_texts(
             parts.append((number, place, pieces[begin:end]))
     if not any(len(row) > 1 for row in rows):
         raise UserError("the text has no token with another one before it, so nothing has a loss; give more text")
+    whole, most = len(rows), max(1, min(passages, most_tokens(len(models)) // min(length, max(map(len, rows)))))
+    rows, parts = rows[:most], parts[:most]
+    cut = [f"The first {most} windows of {whole} are shown; --passages and --length decide."] if most < whole else []
     # It needs no more of Windows than these rows have.
     found = measure(models, cast(Windows, TextWindows(rows)), batch_size)
-    passages = tuple(
+    shown_passages = tuple(
         Passage(
             source=number,
             place=place,
@@ -155,18 +164,19 @@ def view_texts(
         for i, ((number, place, pieces), row) in enumerate(zip(parts, rows, strict=True))
     )
     shown = tuple(model.shown for model in models)
-    start, other = start_score(score, shown, set(found))
+    start, other = start_score(score, shown, {key for key, column in found.items() if column.entropies is not None})
     several = [f"Windows of {length} tokens: the first token of each is seen without context."]
     return View(
         title=names[0] if len(names) == 1 else f"{len(names)} texts",
         models=shown,
         sources=tuple(names),
-        passages=passages,
+        passages=shown_passages,
         ratio=ratio,
         score=start,
         notes=(
             *notes,
             *([other] if other and score != "excess_loss" else []),
+            *cut,
             *(several if len(rows) > len(texts) else []),
         ),
     )

@@ -54,8 +54,11 @@ class NotebookView:
         return Path(path)
 
     def _repr_html_(self) -> str:
+        from tokensieve.report.words import printable
+
+        title = html.escape(printable(self.view.title))
         frame = f'sandbox="allow-scripts" width="100%" height="{self.height}" style="border: 0"'
-        return f'<iframe title="{html.escape(self.view.title)}" {frame} srcdoc="{html.escape(self.html)}"></iframe>'
+        return f'<iframe title="{title}" {frame} srcdoc="{html.escape(self.html)}"></iframe>'
 
     def __repr__(self) -> str:
         """Title and size."""

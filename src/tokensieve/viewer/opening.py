@@ -55,10 +55,30 @@ def open_view(
         ratio: where the slider starts; None: the run's, else 0.6.
         trust_remote_code: run Python code that comes with models; a recipe says it for itself.
 
+    Where several students (or references) are named, the page starts with the first two side by side.
+
     Raises:
         UserError: `what` is none of these, options that do not go with it, or anything that opening raises.
     """
-    wish = wish or Wish()
+    found = _open(
+        what, overrides, texts, names, students, references, tokenizer, on, wish or Wish(), ratio, trust_remote_code
+    )
+    return replace(found, compare=max(len(students or ()), len(references or ())) > 1)
+
+
+def _open(
+    what: Recipe | str | os.PathLike[str] | None,
+    overrides: Sequence[str],
+    texts: Sequence[str] | None,
+    names: Sequence[str] | None,
+    students: Sequence[ModelLike] | None,
+    references: Sequence[ModelLike] | None,
+    tokenizer: str | PreTrainedTokenizerBase | None,
+    on: str,
+    wish: Wish,
+    ratio: float | None,
+    trust_remote_code: bool,
+) -> View:
     if ratio is not None and not 0 < ratio <= 1:
         raise UserError(f"ratio must be above 0 and at most 1, not {ratio}")
     run = what if isinstance(what, Recipe) else None if what is None else _run(Path(what), overrides)
@@ -75,6 +95,7 @@ def open_view(
                 names=names,
                 tokenizer=tokenizer,
                 length=wish.length,
+                passages=wish.passages,
                 ratio=_RATIO if ratio is None else ratio,
                 trust_remote_code=trust_remote_code,
             )
@@ -146,6 +167,7 @@ def _text_of_run(
         run_tokenizer(recipe),
         wish.length or length,
         names=names,
+        passages=wish.passages,
         ratio=policy.ratio,
         score=policy.score,
         batch_size=recipe.evaluation.batch_size,
@@ -168,7 +190,7 @@ def _run(path: Path, overrides: Sequence[str]) -> Recipe | None:
     if (path / SCORES_MANIFEST).is_file() or (path / CORPUS_MANIFEST).is_file():
         return None
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; to look at a text itself, give it as a text with models")
+        raise UserError(f"{path}: no such file or folder; to look at a text itself, give it with --text and models")
     if (path / "config.json").is_file():
         raise UserError(f"{path}: is a model; name it as a student, with a text, a run or a store to look at")
     kind = "folder" if path.is_dir() else "file"

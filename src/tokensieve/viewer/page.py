@@ -8,6 +8,7 @@ script and this style, by their digests, so that text from a corpus could not ru
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,9 @@ def write_page(view: View, path: Path) -> int:
 
 def embedded(data: dict[str, Any]) -> str:
     """JSON that can stand inside a `script` element: nothing in it can end the element or open another."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+    # The name of a file may hold bytes that are no text.
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _script(templates: Environment) -> str:

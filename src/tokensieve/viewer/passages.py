@@ -65,5 +65,9 @@ class View:
     """Where the slider starts."""
     score: str = "excess_loss"
     scope: Literal["global", "sequence", "document"] = "global"
+    colour: str | None = None
+    """What the page colours by at first: a key of `templates/colours.js`, such as `category`; None: by excess."""
+    compare: bool = False
+    """Start with the first two models side by side."""
     notes: tuple[str, ...] = ()
     """What a reader must know, one sentence each."""

@@ -96,7 +96,10 @@ def select(view: View, ratio: float, score: str) -> list[np.ndarray]:
         if passage.documents is not None:
             documents[row, :size] = passage.documents
         for name, column in columns.items():
-            column[row, :size] = np.where(passage.candidates, _column(view, passage, name), 0)
+            found = _column(view, passage, name)
+            # A candidate without this number (no loss is without, an entropy may be) cannot be ranked.
+            valid[row, :size] &= ~np.isnan(found)
+            column[row, :size] = np.nan_to_num(found)
     scores = compute_score(score, TokenColumns(**{name: torch.from_numpy(c) for name, c in columns.items()}))
     chosen = select_tokens(scores, torch.from_numpy(valid), ratio, view.scope, torch.from_numpy(documents)).numpy()
     return [chosen[row, : len(passage.ids)] for row, passage in enumerate(view.passages)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tokensieve.corpus.windows import Windows
 from tokensieve.errors import UserError
-from tokensieve.viewer.choosing import MOST_TOKENS, Wish, choose, spread
+from tokensieve.viewer.choosing import Wish, choose, most_tokens, spread
 
 
 class Numbers:
@@ -40,14 +40,14 @@ def test_spread_is_even():
 
 def test_passages_begin_where_windows_do_and_stay_below_the_bound(store, monkeypatch):
     n = Windows(store, 8).n_windows
-    choice = choose(store, 8, Wish(), Numbers())
+    choice = choose(store, 8, Wish(), Numbers(), 2)
     assert choice.windows.tolist() == list(range(n)) and not choice.starts.any() and choice.length == 8
-    assert choose(store, 8, Wish(passages=3), Numbers()).windows.tolist() == [n // 6, n // 2, 5 * n // 6]
-    assert choose(store, 8, Wish(length=5), Numbers()).length == 5
-    assert choose(store, 8, Wish(length=50), Numbers()).length == 8
-    monkeypatch.setattr("tokensieve.viewer.choosing.MOST_TOKENS", 6 * n)
-    assert choose(store, 8, Wish(), Numbers()).length == 6
-    assert MOST_TOKENS == 200_000
+    assert choose(store, 8, Wish(passages=3), Numbers(), 2).windows.tolist() == [n // 6, n // 2, 5 * n // 6]
+    assert choose(store, 8, Wish(length=5), Numbers(), 2).length == 5
+    assert choose(store, 8, Wish(length=50), Numbers(), 2).length == 8
+    monkeypatch.setattr("tokensieve.viewer.choosing.most_tokens", lambda models: 3 * models * n)
+    assert choose(store, 8, Wish(), Numbers(), 2).length == 6
+    assert 200 * 1024 * 0.95 < most_tokens(2) < most_tokens(1)
 
 
 def test_windows_of_a_document(store):
@@ -57,16 +57,16 @@ def test_windows_of_a_document(store):
         wanted = np.flatnonzero((batch["document_ids"] == document).any(dim=1).numpy())
         if len(wanted) == 0:
             with pytest.raises(UserError, match="too short"):
-                choose(store, 8, Wish(document=document), Numbers())
+                choose(store, 8, Wish(document=document), Numbers(), 2)
             continue
-        assert choose(store, 8, Wish(document=document), Numbers()).windows.tolist() == wanted.tolist()
+        assert choose(store, 8, Wish(document=document), Numbers(), 2).windows.tolist() == wanted.tolist()
 
 
 def test_a_passage_that_was_found_shows_the_text(store):
     windows = Windows(store, 8)
     ids = windows.__getitems__(list(range(windows.n_windows)))["input_ids"]
     for wanted in (int(ids[3, 7]), int(ids[0, 0])):
-        choice = choose(store, 8, Wish(find=f" {wanted} ", length=3), Numbers())
+        choice = choose(store, 8, Wish(find=f" {wanted} ", length=3), Numbers(), 2)
         rows = [row for row in range(len(ids)) if f" {wanted} " in Numbers().decode(ids[row].tolist())]
         assert choice.windows.tolist() == rows
         for window, start in zip(choice.windows, choice.starts, strict=True):

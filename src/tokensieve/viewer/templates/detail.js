@@ -58,7 +58,7 @@ function cellsOf(corpus, token, pane) {
       quiet.append(exact(entropy[token], nats(entropy[token], 3)));
       content.push(quiet);
     }
-    add(key === student || key === reference ? "loss chosen" : "loss", modelName(model), ...content);
+    add(key === student || key === reference ? "loss chosen" : "loss", modelName(corpus, model), ...content);
   }
   if (student !== null && reference !== null) {
     const excess = Math.fround(corpus.losses.get(student)[token] - corpus.losses.get(reference)[token]);
@@ -66,7 +66,8 @@ function cellsOf(corpus, token, pane) {
   }
   if (corpus.candidates[token]) add("rank", rankName(pane.ranking), rankText(corpus, token, pane.ranking));
   add("id", "Token id", exact(corpus.ids[token], String(corpus.ids[token])));
-  if (corpus.regions !== null) add("region", "Region", oneLine(corpus.view.regions[corpus.regions[token]]));
+  const region = corpus.regions === null ? undefined : corpus.view.regions[corpus.regions[token]];
+  if (region !== undefined) add("region", "Region", oneLine(region));
   if (corpus.categories !== null && corpus.categories[token] !== UNKNOWN) {
     const number = corpus.categories[token];
     add("category", "Training dynamics", `${CATEGORIES[number]} (${CATEGORY_NAMES[number]})`);
@@ -74,10 +75,10 @@ function cellsOf(corpus, token, pane) {
   return list;
 }
 
-// "Reference" alone, or with the label where that says more.
-function modelName({ kind, label }) {
+// "Reference" alone, or with the model's name where that says more.
+function modelName(corpus, { key, kind, label }) {
   const name = `${kind[0].toUpperCase()}${kind.slice(1)}`;
-  return label.toLowerCase() === kind ? name : `${name} ${oneLine(label)}`;
+  return label.toLowerCase() === kind ? name : `${name} ${shortName(corpus, key)}`;
 }
 
 function rankName(ranking) {

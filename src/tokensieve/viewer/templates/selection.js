@@ -150,8 +150,9 @@ function tally(corpus, kept) {
     const p = corpus.owner[i];
     passages[p].candidates += 1;
     passages[p].kept += kept[i];
-    if (regions === null) continue;
-    const region = regions[corpus.regions[i]];
+    // A region's number may have no name: 255 stands for none.
+    const region = regions === null ? undefined : regions[corpus.regions[i]];
+    if (region === undefined) continue;
     region.candidates += 1;
     region.kept += kept[i];
   }

@@ -23,13 +23,13 @@ function firstState(corpus) {
   const students = modelsOf(corpus, "student");
   const references = modelsOf(corpus, "reference");
   const keys = view.models.map((model) => model.key);
-  const two = students.length > 1 ? students : references.length > 1 ? references : keys;
+  const [a, b = a] = students.length > 1 ? students : references.length > 1 ? references : keys;
   const state = {
     student: students[0] ?? null,
     reference: references[0] ?? null,
-    a: two[two.length - 1],
-    b: two[0],
-    view: "one",
+    a,
+    b,
+    view: firstView(view),
     ratio: view.ratio,
     score: view.score,
     scope: view.scope,
@@ -40,8 +40,14 @@ function firstState(corpus) {
     sort: "corpus",
     find: "",
   };
-  state.colour = state.student !== null && state.reference !== null ? "excess_loss" : state.student !== null ? "student_loss" : "reference_loss";
+  const offered = QUANTITIES.filter((quantity) => quantityIsThere(corpus, quantity, pairOf(state)));
+  state.colour = (offered.find((quantity) => quantity.key === view.colour) ?? offered[0]).key;
   return state;
+}
+
+/** One model or, where the page is made to compare and there are two, both. */
+function firstView(view) {
+  return view.compare === true && view.models.length > 1 ? "side" : "one";
 }
 
 /** Takes what an address says, as far as the page offers it. */
@@ -77,7 +83,8 @@ function addressOf(corpus, state) {
   if (state.token !== null) given.set("token", state.token - corpus.starts[state.passage] + 1);
   for (const name of ["ratio", "score", "scope", "colour"]) given.set(name, state[name]);
   for (const name of ["student", "reference"]) if (modelsOf(corpus, name).length > 1) given.set(name, state[name]);
-  if (state.view !== "one") for (const name of ["view", "a", "b"]) given.set(name, state[name]);
+  if (state.view !== firstView(corpus.view)) given.set("view", state.view);
+  if (state.view !== "one") for (const name of ["a", "b"]) given.set(name, state[name]);
   if (state.source !== "") given.set("source", state.source);
   if (state.sort !== "corpus") given.set("sort", state.sort);
   if (state.find !== "") given.set("find", state.find);

@@ -3,11 +3,20 @@
 
 const AHEAD = 0.25;
 
-/** The numbers that the sentences rest on, for a pair of models. */
+/** The numbers that the sentences rest on, for a pair of models: each computed when it is first asked for, because the first paint needs none. */
 function thresholdsOf(corpus, pair) {
   const columns = [pair.student, pair.reference].filter((key) => key !== null).map((key) => corpus.losses.get(key));
   const entropy = (key) => (corpus.entropies.has(key) ? medianOf(corpus, [corpus.entropies.get(key)]) : NaN);
-  return { hard: medianOf(corpus, columns), student: entropy(pair.student), reference: entropy(pair.reference) };
+  const known = new Map();
+  const once = (name, compute) => {
+    if (!known.has(name)) known.set(name, compute());
+    return known.get(name);
+  };
+  return {
+    get hard() { return once("hard", () => medianOf(corpus, columns)); },
+    get student() { return once("student", () => entropy(pair.student)); },
+    get reference() { return once("reference", () => entropy(pair.reference)); },
+  };
 }
 
 /** The sentence. `ranking` is the one the choice came from, `kept` whether the token is kept. */

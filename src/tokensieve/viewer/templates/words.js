@@ -54,16 +54,28 @@ function labelOf(corpus, key) {
   return corpus.view.models.find((model) => model.key === key).label;
 }
 
-/** Fills a select with [{ key, label }] and chooses one. */
+/** The end of a model's label that no other model shares: `slm` of `models/slm`. Folders in front say little, and take the room of what does. */
+function shortName(corpus, key) {
+  const label = labelOf(corpus, key);
+  const others = corpus.view.models.filter((model) => model.key !== key).map((model) => `/${model.label}`);
+  const parts = label.split("/");
+  // A number alone, as of a checkpoint, says nothing.
+  const tails = parts.map((_, i) => parts.slice(parts.length - 1 - i).join("/")).filter((tail) => /\p{L}/u.test(tail));
+  return oneLine(tails.find((tail) => !others.some((other) => other.endsWith(`/${tail}`))) ?? label);
+}
+
+/** Fills a select with [{ key, label, title }] and chooses one; a title says the whole of a label that was shortened. */
 function fill(select, options, chosen) {
   const known = Array.from(select.options, (option) => option.value + "\n" + option.textContent);
   const wanted = options.map((option) => option.key + "\n" + option.label);
   if (known.join("\0") !== wanted.join("\0")) {
-    select.replaceChildren(...options.map(({ key, label }) => {
+    select.replaceChildren(...options.map(({ key, label, title = "" }) => {
       const option = make("option", "", label);
       option.value = key;
+      option.title = title;
       return option;
     }));
   }
   select.value = chosen;
+  select.title = options.find((option) => option.key === chosen)?.title ?? "";
 }
