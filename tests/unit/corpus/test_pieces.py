@@ -226,6 +226,22 @@ def test_no_character_of_a_text_is_lost(make, text):
         assert ids == tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+@everywhere
+@settings(max_examples=60)
+@given(text=texts, cut=st.integers(0, 3))
+def test_a_piece_ends_where_the_text_decoded_so_far_ends(make, text, cut):
+    """What the first tokens decode to alone, where the whole text goes on with it, is what their pieces hold."""
+    tokenizer = make()
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"][cut:]
+    whole, held = decoded(tokenizer, ids), 0
+    for i, piece in enumerate(token_pieces(tokenizer, ids)):
+        held += len(piece)
+        before = decoded(tokenizer, ids[: i + 1])
+        # A character that is not whole yet shows as broken, and some decoders trim the end of what they are given.
+        if whole.startswith(before) and not before.endswith(BROKEN):
+            assert held == len(before), (i, piece, before)
+
+
 def bytes_of(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[bytes]:
     """What each byte-level token stands for: GPT-2's table, written down a second time."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -6,18 +6,23 @@ function takesText(element) {
   return element.closest("textarea, select, dialog[open]") !== null || (element.tagName === "INPUT" && !["range", "radio", "checkbox"].includes(element.type));
 }
 
+/** Whether arrows pressed at an element move something of its own: a value, a list, the focused token. */
+function takesArrows(element) {
+  return element.closest("textarea, select, dialog[open], input, ol, ul, .text") !== null;
+}
+
 /** Wires the shortcuts. `actions` maps a key to what it does. */
 function makeKeys(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-    if (takesText(event.target)) return;
-    if (event.key !== "Escape" && !at("shortcuts").checked) return;
+    if (event.key.startsWith("Arrow") ? takesArrows(event.target) : takesText(event.target)) return;
+    if (event.key.length === 1 && !at("shortcuts").checked) return;
     const action = actions.get(event.key);
     if (action === undefined) return;
     event.preventDefault();
     action();
   });
-  at("help-open").addEventListener("click", () => at("help").showModal());
+  at("help-open").addEventListener("click", actions.get("?"));
 }
 
 /** Runs the last of a burst of calls, once they have stopped for `wait` milliseconds. */

@@ -24,6 +24,17 @@ function letGo() {
   update();
 }
 
+/** From anywhere on the page into its text: to the chosen token, else to the first in sight. */
+function enterText() {
+  const token = state.token ?? firstInSight(panes[0]);
+  if (token !== null) handlers.choose(token, panes[0], true);
+}
+
+function openHelp() {
+  at("help-thresholds").textContent = thresholdWords(seen.thresholds, pairOf(state));
+  at("help").showModal();
+}
+
 function wire() {
   at("ratio").addEventListener("input", () => setRatio(ratioOf(at("ratio").value)));
   at("percent").addEventListener("input", () => setRatio(ratioOf(at("percent").value)));
@@ -43,6 +54,7 @@ function wire() {
       const open = at(id).getAttribute("aria-expanded") !== "true";
       at(id).setAttribute("aria-expanded", String(open));
       at(id).textContent = at(id).textContent.replace(/^\w+/, open ? "Hide" : "Show");
+      if (open) revealRow();
     });
   }
   for (const radio of document.querySelectorAll("input[name=drawn]")) radio.addEventListener("change", clearPoints);
@@ -58,8 +70,9 @@ function wire() {
     ["[", () => setRatio(Math.max(0.01, ratioOf(100 * state.ratio - 1)))],
     ["]", () => setRatio(Math.min(1, ratioOf(100 * state.ratio + 1)))],
     ["/", () => at("query").focus()],
-    ["?", () => at("help").showModal()],
+    ["?", openHelp],
     ["Escape", letGo],
+    ...["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].map((key) => [key, enterText]),
   ]));
   window.addEventListener("hashchange", () => {
     // What an address leaves out is what the page opens with.
@@ -79,4 +92,5 @@ if (!SCORES.some((score) => score.key === asked && scoreIsThere(corpus, score, p
   at("notes").append(make("li", "", `The score ${oneLine(asked)} cannot be computed from what this page holds; it shows the choice by another one.`));
   at("notes").hidden = false;
 }
+if (state.passage !== 0) revealRow();
 if (state.token !== null) revealToken(panes[0], state.token);

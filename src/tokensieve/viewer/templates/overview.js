@@ -44,6 +44,15 @@ function selectPoints(rectangle) {
   scatter.shown.chosen = { x: rectangle.x.map(end), y: rectangle.y.map(end) };
   seen.rectangle = scatter.shown.chosen;
   scatter.draw();
+  revealPoints();
+}
+
+/** Brings the count and the first rows of the list into sight: it may lie below what is seen of the page. */
+function revealPoints() {
+  const rows = at("points").children;
+  const last = rows.length === 0 ? at("points-count") : rows[Math.min(2, rows.length - 1)];
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  last.scrollIntoView({ block: "nearest", behavior: calm ? "instant" : "smooth" });
 }
 
 function clearPoints() {

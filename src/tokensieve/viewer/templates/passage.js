@@ -87,6 +87,14 @@ function revealToken(pane, token) {
   pane.spans[token - pane.first].scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
+/** The first token that begins in sight, else the first of all; null in an empty passage. */
+function firstInSight(pane) {
+  if (pane.spans.length === 0) return null;
+  const top = Math.max(0, pane.text.getBoundingClientRect().top);
+  const found = pane.spans.findIndex((span) => span.getClientRects()[0]?.top >= top - 1);
+  return pane.first + Math.max(found, 0);
+}
+
 // Where a key leads from the focused token; null for keys that are not ours.
 function targetOf(pane, event, from) {
   if (event.ctrlKey || event.metaKey || event.altKey) return null;

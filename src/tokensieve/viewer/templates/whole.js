@@ -57,7 +57,12 @@ function openPassage(p, token) {
   state.token = token;
   seen.hover = null;
   update();
-  const row = list.rows[p].button;
+  revealRow();
+}
+
+/** Brings the open passage's row of the list into sight, where the list is. */
+function revealRow() {
+  const row = list.rows[state.passage].button;
   if (row.isConnected && row.checkVisibility()) row.scrollIntoView({ block: "nearest" });
 }
 
@@ -75,7 +80,7 @@ function settle() {
   const quantities = QUANTITIES.filter((quantity) => quantityIsThere(corpus, quantity, pair));
   if (!quantities.some((quantity) => quantity.key === state.colour)) state.colour = quantities[0].key;
   const many = corpus.view.models.length > 1;
-  const models = corpus.view.models.map(({ key, kind, label }) => ({ key, label: `${oneLine(label)} (${kind})` }));
+  const models = corpus.view.models.map(({ key, kind, label }) => ({ key, label: `${shortName(corpus, key)} (${kind})`, title: oneLine(label) }));
   fill(at("score"), scores, state.score);
   fill(at("scope"), SCOPES, state.scope);
   fill(at("colour"), quantities, state.colour);
@@ -83,7 +88,7 @@ function settle() {
   fill(at("a"), models, state.a);
   fill(at("b"), models, state.b);
   for (const kind of ["student", "reference"]) {
-    const options = corpus.view.models.filter((model) => model.kind === kind).map(({ key, label }) => ({ key, label: oneLine(label) }));
+    const options = corpus.view.models.filter((model) => model.kind === kind).map(({ key, label }) => ({ key, label: shortName(corpus, key), title: oneLine(label) }));
     fill(at(kind), options, state[kind]);
     at(`${kind}-field`).hidden = options.length < 2;
   }
@@ -99,12 +104,25 @@ function settle() {
   if (at("query").value !== state.find) at("query").value = state.find;
 }
 
+/** Says which pair is shown, by whole labels, whether there is a choice or not. */
+function showPair() {
+  const known = ["student", "reference"].filter((kind) => state[kind] !== null);
+  at("pair").replaceChildren(...known.map((kind) => {
+    const item = make("span", "", `${kind[0].toUpperCase()}${kind.slice(1)}`);
+    const label = make("span", "tail");
+    label.append(make("bdi", "", oneLine(labelOf(corpus, state[kind]))));
+    label.title = label.textContent;
+    item.append(" ", label);
+    return item;
+  }));
+}
+
 /** Numbers that depend on the models alone. */
 function measure() {
   const pair = JSON.stringify(pairOf(state));
   if (pair !== seen.pair) {
     seen.thresholds = thresholdsOf(corpus, pairOf(state));
-    at("help-thresholds").textContent = thresholdWords(seen.thresholds, pairOf(state));
+    showPair();
     seen.pair = pair;
   }
   const axes = rivals(corpus, state);
