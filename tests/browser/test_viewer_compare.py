@@ -78,6 +78,115 @@ def test_a_drag_over_the_scatter_lists_its_tokens(tab: Browser, page: Page) -> N
     assert tab.evaluate("document.querySelectorAll('#points li').length") == min(count, 100)
 
 
+def select(tab: Browser, **ranges: str) -> None:
+    """List the tokens of ranges of losses."""
+    for name, value in ranges.items():
+        choose(tab, name.replace("_", "-"), value)
+    tab.evaluate("document.querySelector('#ranges button').click()")
+
+
+COUNT = "document.getElementById('points-count').textContent"
+
+
+def test_listed_tokens_follow_slider_models_and_passage(tab: Browser, page: Page) -> None:
+    tab.open(page.path)
+    select(tab, y_from="2.6", x_to="0.4")
+    first = inside(page, (0, 0.4), (2.6, np.inf))
+    underlined = "document.querySelectorAll('#points .glyph.kept').length"
+    counts = set()
+    for percent in ("5", "60", "100"):
+        choose(tab, "ratio", percent)
+        count = tab.evaluate(underlined)
+        counts.add(count)
+        assert tab.evaluate(COUNT) == f"{len(first)} tokens, {count} kept"
+    assert len(counts) >= 2 and max(counts) == len(first)
+    tab.evaluate("document.querySelector('input[name=drawn][value=one]').click()")
+    assert tab.evaluate("document.querySelectorAll('#points li').length") == 0, "other tokens are drawn now"
+    select(tab, y_from="2.6", x_to="0.4")
+    for number in (0, 3):
+        open_passage(tab, number)
+        right = [token for place, token in first if place == number]
+        assert tab.evaluate("document.querySelectorAll('#points li').length") == len(right)
+        assert tab.evaluate(COUNT).startswith(f"{len(right)} token")
+    tab.evaluate("document.querySelector('input[name=drawn][value=all]').click()")
+    select(tab, y_from="2.6", x_to="0.4")
+    choose(tab, "student", "early")
+    other = 0
+    for shown in page.view.passages:
+        up, across = shown.losses["early"].astype(float), shown.losses["ref"].astype(float)
+        other += int((shown.candidates & (across <= 0.4) & (up >= 2.6)).sum())
+    assert other != len(first)
+    assert tab.evaluate(COUNT).startswith(f"{other} tokens, ")
+
+
+def test_of_many_tokens_an_even_sample_is_listed(tab: Browser, page: Page) -> None:
+    tab.open(page.path)
+    select(tab, y_from="0")
+    everything = inside(page, (0, np.inf), (0, np.inf))
+    assert len(everything) > 300
+    assert f"{len(everything)} tokens, " in tab.evaluate(COUNT)
+    assert tab.evaluate(COUNT).endswith("; 100 of them, evenly spread")
+    listed = tab.evaluate(
+        "[...document.querySelectorAll('#points small')].map(e => parseInt(e.textContent.slice(8)) - 1)"
+    )
+    wanted = [everything[int(i * len(everything) / 100)][0] for i in range(100)]
+    assert listed == wanted and listed[-1] == len(page.view.passages) - 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (1000, 700), (375, 700)])
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_a_selection_brings_its_list_into_sight(tab: Browser, page: Page, width: int, height: int, motion: str) -> None:
+    tab.open(page.path, width=width, height=height)
+    tab.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": motion}])
+    tab.evaluate("document.getElementById('plot').scrollIntoView({ block: 'center' })")
+    seen = """[document.getElementById("points-count"), ...[...document.querySelectorAll("#points li")].slice(0, 3)]
+        .every(e => { const box = e.getBoundingClientRect();
+            const top = e.closest("aside").getBoundingClientRect().top;
+            return box.height > 0 && box.top >= Math.max(0, top) - 1 && box.bottom <= innerHeight + 1; })"""
+    select(tab, y_from="0")
+    if motion == "reduce":
+        assert tab.evaluate(seen), "at once"
+    tab.wait(seen)
+    # A selection of nothing shows that it is one.
+    tab.evaluate("document.getElementById('shares').scrollIntoView()")
+    select(tab, y_from="90", y_to="91")
+    tab.wait(
+        """(() => { const box = document.getElementById("points-count").getBoundingClientRect();
+            return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight; })()"""
+    )
+    assert tab.evaluate(COUNT) == "0 tokens, 0 kept"
+
+
+def test_a_line_is_drawn_only_where_one_threshold_decides(tab: Browser, page: Page) -> None:
+    tab.open(page.path)
+    key = "document.getElementById('scatter-key').textContent.includes('The line is')"
+    for scope, drawn, line in (
+        ("global", "all", True),
+        ("global", "one", True),
+        ("sequence", "all", False),
+        ("sequence", "one", True),
+        ("document", "all", False),
+        ("document", "one", False),
+    ):
+        choose(tab, "scope", scope)
+        tab.evaluate(f"document.querySelector('input[name=drawn][value={drawn}]').click()")
+        assert tab.evaluate(key) is line, (scope, drawn)
+    choose(tab, "scope", "global")
+    for score, line in (("reference_loss", True), ("current_loss", True), ("current_entropy", False)):
+        choose(tab, "score", score)
+        assert tab.evaluate(key) is line, score
+
+
+def test_two_panes_scroll_together(tab: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+    tab.open(written(view(2, 900), tmp_path_factory.mktemp("long")).path, fragment="#view=side")
+    tops = "[...document.querySelectorAll('.pane .text')].map(e => e.scrollTop)"
+    for pane, top in ((0, 300), (1, 120)):
+        tab.evaluate(f"document.querySelectorAll('.pane .text')[{pane}].scrollTop = {top}")
+        tab.wait(f"{tops}.every(top => top === {top})")
+    open_passage(tab, 1)
+    tab.wait(f"{tops}.every(top => top === 0)")
+
+
 def test_comparing_side_by_side_and_as_a_difference(tab: Browser, page: Page) -> None:
     tab.open(page.path)
     choose(tab, "student", "early")

@@ -164,7 +164,15 @@ def test_sentences_say_why(tab: Browser, page: Page) -> None:
             )
         )
     )
-    assert f"above {hard:.2f} nats" in tab.evaluate("document.getElementById('help-thresholds').textContent")
+    tab.evaluate("document.getElementById('help-open').click()")
+    helped = tab.evaluate("document.getElementById('help-thresholds').textContent")
+    assert f"above {hard:.2f} nats" in helped
+    for kind, key in (("student", "late"), ("reference", "ref")):
+        found_unsure = np.concatenate([p.entropies[key][p.candidates] for p in page.view.passages]).astype(np.float32)
+        assert (
+            f"{kind} is “unsure” where its entropy is above its median here, {np.median(found_unsure):.2f} " in helped
+        )
+    tab.evaluate("document.getElementById('help').close()")
     found = set()
     for number, passage in enumerate(page.view.passages[:3]):
         open_passage(tab, number)
@@ -183,7 +191,8 @@ def test_sentences_say_why(tab: Browser, page: Page) -> None:
             elif keep and student > hard >= reference:
                 assert "something to learn" in sentence and "the reference does not" in sentence
             elif not keep and student - reference < 0.25 and min(student, reference) > hard:
-                assert "both models find it hard: nothing to learn here" in sentence
+                more = ", the reference even more so" if student - reference <= -0.25 else ""
+                assert f"both models find it hard{more}: nothing to learn here" in sentence
             elif not keep and abs(student - reference) < 0.25 and max(student, reference) <= hard:
                 assert "learned already" in sentence
             elif not keep and student <= hard and student - reference <= -0.25:

@@ -61,6 +61,71 @@ def test_arrows_move_between_tokens_and_there_is_one_tab_stop(tab: Browser, page
     assert tab.evaluate("document.querySelector('#detail .hint') !== null && document.activeElement === document.body")
 
 
+@pytest.mark.parametrize("key", ["ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"])
+def test_the_first_arrow_leads_to_the_first_token_in_sight(tab: Browser, page: Page, key: str) -> None:
+    tab.open(page.path)
+    tab.key(key)
+    assert tab.evaluate(FOCUSED) == "0" and tab.evaluate("document.querySelector('.here').dataset.i") == "0"
+    tab.key("ArrowRight")
+    assert tab.evaluate(FOCUSED) == "1"
+    # Let go of, it begins anew; a token that is chosen is gone back to.
+    tab.key("Escape")
+    tab.key("j")
+    tab.key(key)
+    assert tab.evaluate(FOCUSED) == "0" and tab.evaluate(OPEN).startswith("2 · ")
+    tab.evaluate("document.querySelectorAll('.text > span')[7].click(); document.getElementById('help-open').focus()")
+    tab.key(key)
+    assert tab.evaluate(FOCUSED) == "7"
+
+
+def test_what_was_scrolled_away_is_not_the_first_in_sight(
+    tab: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    long = written(view(2, 1500), tmp_path_factory.mktemp("long"))
+    for width, scroll in ((1280, "document.querySelector('.text').scrollTop = 400"), (375, "scrollTo(0, 1500)")):
+        tab.open(long.path, width=width)
+        tab.evaluate(scroll)
+        first = tab.evaluate(
+            """(() => { const top = Math.max(0, document.querySelector(".text").getBoundingClientRect().top);
+                return [...document.querySelectorAll(".text > span")]
+                    .filter(e => e.getClientRects()[0].top >= top)[0].dataset.i; })()"""
+        )
+        tab.key("ArrowDown")
+        assert int(first) > 20 and tab.evaluate(FOCUSED) == first
+
+
+def test_arrows_stay_with_what_they_move(tab: Browser, page: Page) -> None:
+    tab.open(page.path)
+    for selector in ("#query", "#source", "#sort", "#ratio", "#percent", "#score", "[name=drawn]", "#y-from"):
+        tab.evaluate(f"document.querySelector('{selector}').focus()")
+        tab.key("ArrowRight")
+        assert tab.evaluate("document.querySelector('.here')") is None, selector
+    tab.evaluate("document.querySelector('#passages button').focus()")
+    tab.key("ArrowRight")
+    tab.evaluate("document.getElementById('help-open').click()")
+    tab.key("ArrowDown")
+    tab.evaluate("document.getElementById('help').close(); document.activeElement.blur()")
+    tab.evaluate("document.querySelector('#ranges button').click(); document.querySelector('#points button').focus()")
+    tab.key("ArrowDown")
+    assert tab.evaluate("document.querySelector('.here')") is None
+
+
+def test_shift_enter_goes_to_the_match_before_the_open_passage(tab: Browser, page: Page) -> None:
+    text = ["".join(shown.pieces).lower() for shown in page.view.passages]
+    places = [number for number, whole in enumerate(text) for _ in range(whole.count("value"))]
+    assert 0 in places and 2 in places
+    for start, last in ((3, max(place for place in places if place < 3)), (0, places[-1])):
+        tab.open(page.path, fragment=f"#passage={start + 1}&find=value")
+        tab.evaluate("document.getElementById('query').focus()")
+        tab.key("Enter", shift=True)
+        at = len(places) if start == 0 else sum(place < start for place in places)
+        assert tab.evaluate(OPEN).startswith(f"{last + 1} · ")
+        assert tab.evaluate("document.getElementById('matches').textContent").startswith(f"{at} of {len(places)} ")
+        if start:
+            tab.key("Enter")
+            assert tab.evaluate("document.getElementById('matches').textContent").startswith(f"{at + 1} of ")
+
+
 def test_keys_move_passages_and_ratio(tab: Browser, page: Page) -> None:
     tab.open(page.path)
     for key, place in (("j", 1), ("j", 2), ("k", 1), ("k", 0), ("k", 0)):
@@ -124,7 +189,8 @@ def test_sorting(tab: Browser, page: Page) -> None:
     choose(tab, "sort", "disagreement")
     assert tab.evaluate(LISTED) == sorted(range(count), key=lambda p: -apart[p])
     shown = tab.evaluate("[...document.querySelectorAll('#passages .rival')].map(e => e.textContent)")
-    assert shown == [f"disagree {value:.2f}" for value in sorted(apart, reverse=True)]
+    assert shown == [f"{value:.2f} nats apart" for value in sorted(apart, reverse=True)]
+    assert "“0.59 nats apart”" in tab.evaluate("document.getElementById('help').textContent")
     shares = []
     for number in range(count):
         open_passage(tab, number)

@@ -77,6 +77,17 @@ def written(shown: View, folder: Path) -> Page:
     return Page(shown, path)
 
 
+def with_data(page: Page, data: dict[str, Any], remove: Sequence[str] = ()) -> Page:
+    """The same page with other values at the top of its data, in a file beside it."""
+    html = page.path.read_text(encoding="utf-8")
+    before, found, rest = html.partition('<script type="application/json" id="data">')
+    held, end, after = rest.partition("</script>")
+    kept = {name: value for name, value in json.loads(held).items() if name not in remove}
+    path = page.path.with_name("with_data.html")
+    path.write_text(before + found + json.dumps(kept | data).replace("<", "\\u003c") + end + after, encoding="utf-8")
+    return Page(page.view, path)
+
+
 def choose(tab: Browser, name: str, value: str) -> None:
     """Choose a value of a select, or type it into a field."""
     tab.evaluate(

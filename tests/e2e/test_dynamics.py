@@ -22,6 +22,8 @@ from tokensieve.training.arms import training_windows
 from tokensieve.training.held_out import dynamics_windows, unread_windows
 from tokensieve.viewer.notebook import view
 
+from .conftest import write_jsonl
+
 LENGTH, STEP = 32, 4 * 32
 
 
@@ -286,3 +288,31 @@ def test_the_trainers_own_checkpoints_do_as_well(measured, tokensieve):
     found = json.loads((Path(measured["out"]) / "dynamics" / "dynamics.json").read_text())
     names = [[item["name"], item["tokens"]] for item in found["runs"]["clm"]["checkpoints"]]
     assert names == [["checkpoint-4", 8 * STEP], ["clm", 12 * STEP]]
+
+
+def test_accuracies_at_every_checkpoint_make_figure_7(measured, tokensieve, tmp_path):
+    pytest.importorskip("lm_eval", reason="tasks need the extra eval")
+    items = [{"question": f"{word} {word}", "choices": [word, "zz"], "answer": word} for word in ("sum", "let", "line")]
+    write_jsonl(tmp_path / "items.jsonl", items)
+    task = {"path": str(tmp_path / "items.jsonl"), "kind": "multiple_choice", "prompt": "{{question}}"}
+    measured["tasks"] = [{**task, "name": "words"}]
+    measured["train"]["arms"] = ["slm"]
+    out = Path(measured["out"])
+    assert tokensieve("run", measured)[0] == 0
+    code, _, error = tokensieve("dynamics", measured)
+    assert code == 0, error
+    found = json.loads((out / "dynamics" / "dynamics.json").read_text())
+    points = found["accuracy"]["arms"]["slm"]
+    assert found["accuracy"]["tasks"] == ["words"] and [point["tokens"] for point in points][0] == 0
+    asked = [
+        json.loads(path.read_text()) for path in sorted((out / "dynamics" / "losses" / "slm").glob("*.tasks.json"))
+    ]
+    assert [point["accuracy"] for point in points] == [float(np.mean(one["words"]["items"])) for one in asked]
+    losses = columns(out, "slm")
+    live = ~np.isnan(losses[0])
+    share = live.sum()
+    for point, column in zip(points, losses, strict=True):
+        chosen = round(0.5 * share)
+        both = (point["selected"] * chosen + point["unselected"] * (share - chosen)) / share
+        assert both == pytest.approx(column[live].mean(), rel=1e-3)
+    assert (out / "dynamics" / "figures" / "figure-7.svg").exists()

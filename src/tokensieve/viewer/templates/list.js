@@ -92,8 +92,8 @@ function showList(corpus, state, list, counts, tallies, distances) {
   for (const p of shown) {
     const row = list.rows[p];
     row.share.textContent = `${percent(tallies.passages[p])} kept`;
-    row.rival.textContent = distances === null || Number.isNaN(distances[p]) ? "" : `disagree by ${nats(distances[p])} nats`;
-    row.rival.title = "Mean distance between the two models’ losses of a token";
+    row.rival.textContent = distances === null || Number.isNaN(distances[p]) ? "" : `${nats(distances[p])} nats apart`;
+    row.rival.title = "Disagreement: mean distance between the two models’ losses of a token";
     row.hits.textContent = counts === null ? "" : counted(counts[p], "match", "matches");
     row.button.tabIndex = p === stop ? 0 : -1;
     if (p === state.passage) row.button.setAttribute("aria-current", "true");

@@ -43,14 +43,16 @@ function makeScatter(choose) {
     plot.draw();
   });
   let waiting = false;
-  // After the frame: text and underlines come first, and several calls draw once.
+  const afterFrame = () => setTimeout(() => {
+    waiting = false;
+    if (plot.shown !== null) drawScatter(plot, plot.shown);
+  });
+  // After the frame: text and underlines come first, and several calls draw once. The first time one frame later, so that
+  // the page is seen before 100,000 points are drawn.
   plot.draw = () => {
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => setTimeout(() => {
-      waiting = false;
-      if (plot.shown !== null) drawScatter(plot, plot.shown);
-    }));
+    requestAnimationFrame(plot.box === null ? () => requestAnimationFrame(afterFrame) : afterFrame);
   };
   new ResizeObserver(plot.draw).observe(canvas);
   for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) matchMedia(query).addEventListener("change", plot.draw);
