@@ -37,7 +37,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         data = parse(path.read_text(encoding="utf-8"))
     except IsADirectoryError as error:
-        raise UserError(f"{path}: is a folder; name the recipe, such as {path / 'recipe.yaml'}") from error
+        raise UserError(f"{path}: cannot read the recipe: it is a folder; name {path / 'recipe.yaml'}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot read the recipe ({error.strerror})") from error
     except UnicodeDecodeError as error:
